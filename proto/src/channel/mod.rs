@@ -1,0 +1,1 @@
+//! Identities, TLS and the reverse channel.
