@@ -1,1 +1,49 @@
-fn main() {}
+//! One binary, several stand-ins: chosen by the first argument, or by being called `manager` as the instance
+//! manager is inside a container.
+
+use clap::{Parser, Subcommand};
+use hasteward_lab_standins::{controllers, manager, operator};
+use std::path::Path;
+use std::process::ExitCode;
+
+#[derive(Parser)]
+#[command(name = "hasteward-lab-standins", about = "The lab's stand-ins", version)]
+struct Standins {
+    #[command(subcommand)]
+    standin: Standin,
+}
+
+#[derive(Subcommand)]
+enum Standin {
+    /// Scheduler, DaemonSet, Deployment, Job and volume controllers.
+    Controllers(controllers::Args),
+    /// The CloudNativePG operator.
+    CnpgOperator(operator::Args),
+    /// The CloudNativePG instance manager.
+    CnpgManager(manager::Args),
+}
+
+#[derive(Parser)]
+#[command(name = "manager", about = "The instance manager")]
+struct Manager {
+    #[command(flatten)]
+    args: manager::Args,
+}
+
+fn main() -> ExitCode {
+    let called_as = std::env::args_os().next().unwrap_or_default();
+    let standin = if Path::new(&called_as)
+        .file_name()
+        .is_some_and(|name| name == "manager")
+    {
+        Standin::CnpgManager(Manager::parse().args)
+    } else {
+        Standins::parse().standin
+    };
+    hasteward_lab_standins::process::prepare();
+    match standin {
+        Standin::Controllers(args) => hasteward_lab_standins::process::run(controllers::run(args)),
+        Standin::CnpgOperator(args) => hasteward_lab_standins::process::run(operator::run(args)),
+        Standin::CnpgManager(args) => manager::main(args),
+    }
+}

@@ -1,0 +1,1 @@
+//! The vocabulary the operator and the instance manager share.

@@ -1,0 +1,11 @@
+//! Stand-ins of the built-in controllers.
+
+/// Command line of `controllers`.
+#[derive(Debug, clap::Args)]
+pub struct Args {}
+
+/// Runs until it is stopped.
+#[expect(clippy::unused_async, reason = "the signature every stand-in has")]
+pub async fn run(_args: Args) -> anyhow::Result<()> {
+    anyhow::bail!("the controllers are not part of this build")
+}
