@@ -63,6 +63,9 @@ pub struct ClusterResource {
     pub replica_switch_in_progress: bool,
     /// Phase `Upgrading Postgres major version`, or a major-upgrade job.
     pub major_upgrade: bool,
+    /// An archive is configured: `spec.backup.barmanObjectStore`, or a plugin with `isWALArchiver`. Without one the
+    /// manager's `archive_command` succeeds and keeps nothing, so `archive_mode = on` alone proves no archive.
+    pub wal_archive: bool,
     /// Condition `ContinuousArchiving` is False: its message.
     pub archiving_failing: Option<String>,
     /// What an operation of ours left in annotations (`clinic.hasteward.prplanit.com/...`).
@@ -126,8 +129,13 @@ pub struct InstanceEvidence {
     pub server: Evidence<Server>,
     /// Commit records past a fork, for the forks that [`crate::cnpg::questions`] asked about.
     pub commits_past: Vec<CommitsPast>,
-    /// What the coordinator saw of it earlier, while it was readable.
+    /// When the coordinator last saw it streaming: where it was then.
     pub remembered: Option<Remembered>,
+    /// When the coordinator last saw it *writing* (as a primary): where it was then. Kept until it is seen writing again
+    /// or the coordinator forgets; it alone can show that an operator rewound commits away.
+    pub last_written: Option<Remembered>,
+    /// Since when the coordinator has seen it at the very position that it has now, not streaming. `None`: seen once, or it moved.
+    pub standing_since: Option<UnixMillis>,
 }
 
 /// The pod of one instance.
@@ -147,6 +155,8 @@ pub struct Pod {
     pub container: ContainerState,
     /// `restartCount` of the `postgres` container.
     pub restarts: u32,
+    /// `lastState.terminated` of the `postgres` container: the run before this one.
+    pub previous: Option<PreviousRun>,
     /// `cnpg.io/instanceRole` is `primary`.
     pub labelled_primary: bool,
     /// Why it is not scheduled (`PodScheduled=False`), where it is not.
@@ -178,6 +188,17 @@ pub enum ContainerState {
     },
     /// The kubelet has not reported it.
     Unreported,
+}
+
+/// `lastState.terminated` of the database container. Its length tells a crash loop from one restart.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PreviousRun {
+    /// `exitCode`.
+    pub exit: i32,
+    /// `startedAt`.
+    pub started_at: UnixMillis,
+    /// `finishedAt`.
+    pub finished_at: UnixMillis,
 }
 
 /// One PVC of an instance, with what it is bound to.
@@ -608,7 +629,7 @@ pub struct Commits {
 /// What the coordinator saw of an instance earlier.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Remembered {
-    /// It streamed on this timeline,
+    /// It streamed (or wrote) on this timeline,
     pub timeline: TimelineId,
     /// had flushed up to here,
     pub lsn: Lsn,
