@@ -1,1 +1,4 @@
-//! docs
+//! The coordinator: fleet, verdicts, gates, API.
+
+pub mod api;
+pub mod fleet;
