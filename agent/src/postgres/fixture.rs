@@ -27,7 +27,10 @@ impl Fixture {
             let path = entry.unwrap().path();
             let bytes = Command::new("gzip").arg("-dc").arg(&path).output().unwrap();
             assert!(bytes.status.success());
-            wal.0.insert(path.file_stem().unwrap().to_str().unwrap().to_owned(), bytes.stdout);
+            wal.0.insert(
+                path.file_stem().unwrap().to_str().unwrap().to_owned(),
+                bytes.stdout,
+            );
         }
         let slots = ["standby_1", "changes"].map(|slot| (slot.to_owned(), read(&format!("{slot}.state"))));
         let expected = String::from_utf8(read("expected")).unwrap();
@@ -38,7 +41,9 @@ impl Fixture {
             control_bytes,
             wal,
             slots: slots.into(),
-            expected: expected.map(|(key, value)| (key.to_owned(), value.to_owned())).collect(),
+            expected: expected
+                .map(|(key, value)| (key.to_owned(), value.to_owned()))
+                .collect(),
         }
     }
 

@@ -144,7 +144,10 @@ mod tests {
         for major in crate::postgres::fixture::MAJORS {
             let fixture = crate::postgres::fixture::Fixture::load(major);
             let standby = SlotState::parse(&fixture.slots["standby_1"]).unwrap();
-            assert_eq!((standby.name.as_str(), standby.logical, standby.persistent), ("standby_1", false, true));
+            assert_eq!(
+                (standby.name.as_str(), standby.logical, standby.persistent),
+                ("standby_1", false, true)
+            );
             assert_eq!(standby.restart, Some(fixture.expected("slot")), "{major}");
             let changes = SlotState::parse(&fixture.slots["changes"]).unwrap();
             assert!(changes.logical && changes.restart >= standby.restart);

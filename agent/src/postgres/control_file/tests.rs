@@ -60,15 +60,36 @@ fn every_flipped_byte_is_noticed() {
 fn versions_and_byte_orders() {
     let good = Fixture::load(15).control_bytes;
     let version = |version| ControlFile::parse(&put(&good, 8, version));
-    assert_eq!(version(1902), Err(ControlFileError::UnknownVersion { version: 1902 }));
-    assert_eq!(version(1201), Err(ControlFileError::UnknownVersion { version: 1201 }));
+    assert_eq!(
+        version(1902),
+        Err(ControlFileError::UnknownVersion { version: 1902 })
+    );
+    assert_eq!(
+        version(1201),
+        Err(ControlFileError::UnknownVersion { version: 1201 })
+    );
     let swapped = 1300u32.swap_bytes();
-    assert_eq!(version(swapped), Err(ControlFileError::WrongByteOrder { version: swapped }));
+    assert_eq!(
+        version(swapped),
+        Err(ControlFileError::WrongByteOrder { version: swapped })
+    );
     assert_eq!(version(0), Err(ControlFileError::Garbage { version: 0 }));
-    assert_eq!(version(u32::MAX), Err(ControlFileError::Garbage { version: u32::MAX }));
-    assert_eq!(ControlFile::parse(&[]), Err(ControlFileError::TooShort { length: 0 }));
-    assert_eq!(ControlFile::parse(&good[..291]), Err(ControlFileError::TooShort { length: 291 }));
-    assert!(matches!(ControlFile::parse(&[0; FILE_SIZE]), Err(ControlFileError::Garbage { .. })));
+    assert_eq!(
+        version(u32::MAX),
+        Err(ControlFileError::Garbage { version: u32::MAX })
+    );
+    assert_eq!(
+        ControlFile::parse(&[]),
+        Err(ControlFileError::TooShort { length: 0 })
+    );
+    assert_eq!(
+        ControlFile::parse(&good[..291]),
+        Err(ControlFileError::TooShort { length: 291 })
+    );
+    assert!(matches!(
+        ControlFile::parse(&[0; FILE_SIZE]),
+        Err(ControlFileError::Garbage { .. })
+    ));
 }
 
 #[test]
@@ -116,7 +137,11 @@ fn torn_reads_are_read_again() {
             || {
                 reads.set(reads.get() + 1);
                 let nth = reads.get();
-                Ok::<_, ()>(if nth >= valid_from { good.clone() } else { torn(if distinct { nth } else { 1 }) })
+                Ok::<_, ()>(if nth >= valid_from {
+                    good.clone()
+                } else {
+                    torn(if distinct { nth } else { 1 })
+                })
             },
             |pause| {
                 assert_eq!(pause, PAUSE);
@@ -129,10 +154,16 @@ fn torn_reads_are_read_again() {
     assert!(run(4, true).is_ok());
     assert_eq!((reads.get(), pauses.get()), (4, 3));
     assert!(run(10, true).is_ok());
-    assert!(matches!(run(11, true), Err(ControlReadError::Torn(ControlFileError::Checksum { .. }))));
+    assert!(matches!(
+        run(11, true),
+        Err(ControlReadError::Torn(ControlFileError::Checksum { .. }))
+    ));
     assert_eq!((reads.get(), pauses.get()), (10, 9));
     // Twice the same is no torn read.
-    assert!(matches!(run(9, false), Err(ControlReadError::Invalid(ControlFileError::Checksum { .. }))));
+    assert!(matches!(
+        run(9, false),
+        Err(ControlReadError::Invalid(ControlFileError::Checksum { .. }))
+    ));
     assert_eq!(reads.get(), 2);
     let failing = ControlFile::read(|| Err::<Vec<u8>, _>("no"), |_| ());
     assert!(matches!(failing, Err(ControlReadError::Read("no"))));

@@ -357,7 +357,10 @@ impl<'a> Reader<'a> {
             let header = if let Some(header) = header {
                 header
             } else {
-                let parsed = assembly.header().ok_or(EndOfWal::Offset)?.map_err(EndOfWal::Header)?;
+                let parsed = assembly
+                    .header()
+                    .ok_or(EndOfWal::Offset)?
+                    .map_err(EndOfWal::Header)?;
                 self.check_link(&parsed, at)?;
                 parsed
             };

@@ -15,7 +15,10 @@ fn geometry(fixture: &Fixture) -> Geometry {
 /// All records from the redo point, and why they end.
 fn records(fixture: &Fixture, source: &MemorySource) -> (Vec<Record>, EndOfWal) {
     let lineage = Lineage::new(TimelineId::FIRST, None);
-    let start = Position { next: fixture.control.redo.bytes(), previous: None };
+    let start = Position {
+        next: fixture.control.redo.bytes(),
+        previous: None,
+    };
     let deadline = Deadline::never();
     let mut reader = Reader::new(source, geometry(fixture), &lineage, start, &deadline);
     let mut records = Vec::new();
@@ -36,7 +39,10 @@ fn records(fixture: &Fixture, source: &MemorySource) -> (Vec<Record>, EndOfWal) 
 fn place(fixture: &Fixture, lsn: u64) -> (String, usize) {
     let size = fixture.control.segment_size;
     let name = SegmentName::new(TimelineId::FIRST, size.number(lsn), size).unwrap();
-    (name.to_string(), usize::try_from(lsn % u64::from(size.bytes())).unwrap())
+    (
+        name.to_string(),
+        usize::try_from(lsn % u64::from(size.bytes())).unwrap(),
+    )
 }
 
 fn flipped(fixture: &Fixture, lsn: u64) -> MemorySource {
@@ -53,15 +59,32 @@ fn records_end_where_recovery_says() {
         let (records, _) = records(&fixture, &fixture.wal);
         let last = records.last().unwrap();
         let expected = |key| fixture.expected::<hasteward_proto::primitive::Lsn>(key).bytes();
-        assert_eq!((last.start, last.end), (expected("redo_done"), expected("flush")), "{major}");
+        assert_eq!(
+            (last.start, last.end),
+            (expected("redo_done"), expected("flush")),
+            "{major}"
+        );
         let page = |lsn: u64| lsn / 8192;
-        assert!(records.iter().any(|r| page(r.end) - page(r.start) > 2), "a record over several pages");
+        assert!(
+            records.iter().any(|r| page(r.end) - page(r.start) > 2),
+            "a record over several pages"
+        );
         let segment = |lsn: u64| lsn >> 20;
         let over_segments = |r: &&Record| r.kind == Kind::Other && segment(r.end) > segment(r.start);
-        assert_eq!(records.iter().filter(over_segments).count(), 1, "a record over two segments");
-        assert!(records.iter().any(|r| r.kind == Kind::Switch && r.end.is_multiple_of(1 << 20)));
+        assert_eq!(
+            records.iter().filter(over_segments).count(),
+            1,
+            "a record over two segments"
+        );
+        assert!(
+            records
+                .iter()
+                .any(|r| r.kind == Kind::Switch && r.end.is_multiple_of(1 << 20))
+        );
     }
 }
+
+type Expect = fn(&EndOfWal) -> bool;
 
 #[test]
 fn each_class_of_damage_ends_the_log_before_it() {
@@ -69,15 +92,32 @@ fn each_class_of_damage_ends_the_log_before_it() {
         let fixture = Fixture::load(major);
         let (good, _) = records(&fixture, &fixture.wal);
         let small = |record: &Record| record.end - record.start < 200 && record.start % 8192 + 200 < 8192;
-        let nth = good.iter().enumerate().filter(|(n, r)| *n > 3 && small(r)).map(|(n, _)| n).nth(4).unwrap();
+        let nth = good
+            .iter()
+            .enumerate()
+            .filter(|(n, r)| *n > 3 && small(r))
+            .map(|(n, _)| n)
+            .nth(4)
+            .unwrap();
         let victim = good[nth];
-        type Expect = fn(&EndOfWal) -> bool;
         let classes: [(u64, Expect); 7] = [
-            (0, |e| matches!(e, EndOfWal::Checksum | EndOfWal::Header(_) | EndOfWal::ContinuesAnother)),
-            (3, |e| matches!(e, EndOfWal::Header(HeaderFault::Length(_)) | EndOfWal::NotContinued(_))),
+            (0, |e| {
+                matches!(
+                    e,
+                    EndOfWal::Checksum | EndOfWal::Header(_) | EndOfWal::ContinuesAnother
+                )
+            }),
+            (3, |e| {
+                matches!(
+                    e,
+                    EndOfWal::Header(HeaderFault::Length(_)) | EndOfWal::NotContinued(_)
+                )
+            }),
             (4, |e| matches!(e, EndOfWal::Checksum)),
             (8, |e| matches!(e, EndOfWal::Previous(_))),
-            (17, |e| matches!(e, EndOfWal::Header(HeaderFault::ResourceManager(_)))),
+            (17, |e| {
+                matches!(e, EndOfWal::Header(HeaderFault::ResourceManager(_)))
+            }),
             (20, |e| matches!(e, EndOfWal::Checksum)),
             (25, |e| matches!(e, EndOfWal::Checksum)),
         ];
@@ -94,11 +134,20 @@ fn each_field_of_a_page_header_ends_the_log_before_it() {
     let fixture = Fixture::load(15);
     let (good, _) = records(&fixture, &fixture.wal);
     // The second page of a record over several pages, and a later segment's first page.
-    let long = good.iter().position(|r| r.end - r.start > 20_000 && r.kind == Kind::Other).unwrap();
-    let over = good.iter().position(|r| r.kind == Kind::Other && r.end >> 20 > r.start >> 20).unwrap();
+    let long = good
+        .iter()
+        .position(|r| r.end - r.start > 20_000 && r.kind == Kind::Other)
+        .unwrap();
+    let over = good
+        .iter()
+        .position(|r| r.kind == Kind::Other && r.end >> 20 > r.start >> 20)
+        .unwrap();
     let second = (good[long].start / 8192 + 1) * 8192;
     let segment = (good[over].start / (1 << 20) + 1) << 20;
-    for (address, nth, fields) in [(second, long, &[0, 3, 8, 16][..]), (segment, over, &[0, 3, 8, 16, 24, 33, 37])] {
+    for (address, nth, fields) in [
+        (second, long, &[0, 3, 8, 16][..]),
+        (segment, over, &[0, 3, 8, 16, 24, 33, 37]),
+    ] {
         for field in fields {
             let (found, end) = records(&fixture, &flipped(&fixture, address + field));
             assert_eq!(found.len(), nth, "field at {field}: {end}");
@@ -111,7 +160,10 @@ fn each_field_of_a_page_header_ends_the_log_before_it() {
 fn flags_and_timeline_of_a_page() {
     let fixture = Fixture::load(15);
     let (good, _) = records(&fixture, &fixture.wal);
-    let long = good.iter().position(|r| r.end - r.start > 20_000 && r.kind == Kind::Other).unwrap();
+    let long = good
+        .iter()
+        .position(|r| r.end - r.start > 20_000 && r.kind == Kind::Other)
+        .unwrap();
     let second = (good[long].start / 8192 + 1) * 8192;
     let set = |at: u64, value: u8| {
         let mut source = fixture.wal.clone();
@@ -123,12 +175,39 @@ fn flags_and_timeline_of_a_page() {
     assert_eq!((found.len(), end), (long, EndOfWal::NotContinued(second)));
     let (found, end) = set(4, 2);
     assert_eq!(found.len(), long);
-    assert!(matches!(end, EndOfWal::Page { fault: PageFault::Timeline(2), .. }), "{end}");
+    assert!(
+        matches!(
+            end,
+            EndOfWal::Page {
+                fault: PageFault::Timeline(2),
+                ..
+            }
+        ),
+        "{end}"
+    );
     let (found, end) = set(4, 0);
-    assert!(matches!(end, EndOfWal::Page { fault: PageFault::Timeline(0), .. }), "{end}");
+    assert!(
+        matches!(
+            end,
+            EndOfWal::Page {
+                fault: PageFault::Timeline(0),
+                ..
+            }
+        ),
+        "{end}"
+    );
     assert_eq!(found.len(), long);
     let (found, end) = set(0, 0x13);
-    assert!(matches!(end, EndOfWal::Page { fault: PageFault::OtherVersion(16), .. }), "{end}");
+    assert!(
+        matches!(
+            end,
+            EndOfWal::Page {
+                fault: PageFault::OtherVersion(16),
+                ..
+            }
+        ),
+        "{end}"
+    );
     assert_eq!(found.len(), long);
 }
 
@@ -145,21 +224,33 @@ fn missing_short_and_recycled_segments_end_the_log() {
         assert_eq!(found, good[..=switch]);
         end
     };
-    assert!(matches!(run(&|s| drop(s.0.remove(&next))), EndOfWal::NoSegment(_)));
+    assert!(matches!(
+        run(&|s| drop(s.0.remove(&next))),
+        EndOfWal::NoSegment(_)
+    ));
     assert!(matches!(
         run(&|s| s.0.get_mut(&next).unwrap().truncate(100)),
-        EndOfWal::Page { fault: PageFault::Short, .. }
+        EndOfWal::Page {
+            fault: PageFault::Short,
+            ..
+        }
     ));
     assert!(matches!(
         run(&|s| s.0.get_mut(&next).unwrap().fill(0)),
-        EndOfWal::Segment { fault: PageFault::Zero, .. }
+        EndOfWal::Segment {
+            fault: PageFault::Zero,
+            ..
+        }
     ));
     // Recycled: the bytes of the segment before under the next one's name.
     let (before, _) = place(&fixture, good[switch].start);
     let old = fixture.wal.0[&before].clone();
     assert!(matches!(
         run(&|s| drop(s.0.insert(next.clone(), old.clone()))),
-        EndOfWal::Segment { fault: PageFault::Address(_), .. }
+        EndOfWal::Segment {
+            fault: PageFault::Address(_),
+            ..
+        }
     ));
     // Under its `.partial` name it counts.
     let mut source = fixture.wal.clone();
@@ -172,7 +263,10 @@ fn missing_short_and_recycled_segments_end_the_log() {
 fn a_given_up_record_is_passed_over_only_with_its_mark() {
     let fixture = Fixture::load(15);
     let (good, _) = records(&fixture, &fixture.wal);
-    let long = good.iter().position(|r| r.end - r.start > 20_000 && r.kind == Kind::Other).unwrap();
+    let long = good
+        .iter()
+        .position(|r| r.end - r.start > 20_000 && r.kind == Kind::Other)
+        .unwrap();
     let (victim, second) = (good[long], (good[long].start / 8192 + 1) * 8192);
     // What a server writes that finds the rest of this record missing at start (CreateOverwriteContrecordRecord).
     let with_mark = |overwritten: u64| {
@@ -194,7 +288,10 @@ fn a_given_up_record_is_passed_over_only_with_its_mark() {
     let (found, _) = with_mark(victim.start);
     assert_eq!(found.len(), long + 1);
     let mark = found[long];
-    assert_eq!((mark.kind, mark.start, mark.end), (Kind::OverwriteContrecord, second + 24, second + 24 + 48));
+    assert_eq!(
+        (mark.kind, mark.start, mark.end),
+        (Kind::OverwriteContrecord, second + 24, second + 24 + 48)
+    );
     let (found, end) = with_mark(victim.start + 8);
     assert_eq!((found.len(), end), (long, EndOfWal::NotOverwritten));
 }
@@ -229,6 +326,9 @@ fn any_flipped_byte_leaves_a_prefix() {
         assert_eq!(found, good[..found.len()], "{end}");
         let damaged = good.iter().position(|r| r.end > lsn).unwrap();
         // Padding after a record, and the unused rest of a switched segment, may hold anything.
-        assert!(found.len() == damaged || found.len() == good.len(), "{lsn:X}: {end}");
+        assert!(
+            found.len() == damaged || found.len() == good.len(),
+            "{lsn:X}: {end}"
+        );
     }
 }

@@ -7,11 +7,20 @@ use crate::postgres::wal::segment::SegmentName;
 use crate::postgres::wal::source::MemorySource;
 
 fn scan<'a>(fixture: &'a Fixture, deadline: &'a Deadline) -> Scan<'a> {
-    Scan { source: &fixture.wal, control: &fixture.control, histories: &[], deadline }
+    Scan {
+        source: &fixture.wal,
+        control: &fixture.control,
+        histories: &[],
+        deadline,
+    }
 }
 
 fn names(source: &MemorySource) -> Vec<SegmentName> {
-    source.0.keys().filter_map(|name| SegmentName::parse(name)).collect()
+    source
+        .0
+        .keys()
+        .filter_map(|name| SegmentName::parse(name))
+        .collect()
 }
 
 #[test]
@@ -38,7 +47,9 @@ fn end_and_commits_are_those_of_the_server() {
         let other = scan.commits(TimelineId::new(2).unwrap(), end.end).unwrap_err();
         assert_eq!(other.kind, UnreadKind::Depends);
         // Before what pg_wal holds.
-        let gone = scan.commits(TimelineId::FIRST, Lsn::new(0x10_0028).unwrap()).unwrap_err();
+        let gone = scan
+            .commits(TimelineId::FIRST, Lsn::new(0x10_0028).unwrap())
+            .unwrap_err();
         assert_eq!(gone.kind, UnreadKind::Depends, "{gone}");
     }
 }
@@ -49,7 +60,10 @@ fn the_end_without_a_control_file() {
         let fixture = Fixture::load(major);
         let end = pages::end(&fixture.wal, &names(&fixture.wal), &Deadline::never()).unwrap();
         assert_eq!(end.end, fixture.expected("flush"), "{major}");
-        assert_eq!((end.system_id, end.method), (fixture.control.system_id, Method::Pages));
+        assert_eq!(
+            (end.system_id, end.method),
+            (fixture.control.system_id, Method::Pages)
+        );
     }
 }
 
@@ -58,7 +72,10 @@ fn ambiguous_segments_are_refused_without_a_control_file() {
     let fixture = Fixture::load(15);
     let never = Deadline::never();
     let run = |wal: &MemorySource| pages::end(wal, &names(wal), &never);
-    assert_eq!(run(&MemorySource::default()).unwrap_err().kind, UnreadKind::Corrupt);
+    assert_eq!(
+        run(&MemorySource::default()).unwrap_err().kind,
+        UnreadKind::Corrupt
+    );
 
     let mut hole = fixture.wal.clone();
     hole.0.remove("000000010000000000000007");
@@ -71,7 +88,12 @@ fn ambiguous_segments_are_refused_without_a_control_file() {
     // No record starts in the last two segments: page headers give the end to one page.
     let mut pages_only = fixture.wal.clone();
     pages_only.0.retain(|name, _| name == "000000010000000000000008");
-    for page in pages_only.0.get_mut("000000010000000000000008").unwrap().chunks_mut(8192) {
+    for page in pages_only
+        .0
+        .get_mut("000000010000000000000008")
+        .unwrap()
+        .chunks_mut(8192)
+    {
         page[40..].fill(0);
     }
     let end = run(&pages_only).unwrap();
@@ -84,7 +106,10 @@ fn wal_that_ends_before_the_checkpoint_is_no_position() {
     for major in [13, 18] {
         let mut fixture = Fixture::load(major);
         fixture.wal.0.clear();
-        assert_eq!(scan(&fixture, &Deadline::never()).end().unwrap_err().kind, UnreadKind::Corrupt);
+        assert_eq!(
+            scan(&fixture, &Deadline::never()).end().unwrap_err().kind,
+            UnreadKind::Corrupt
+        );
         let mut fixture = Fixture::load(major);
         fixture.control.checkpoint = Lsn::new(fixture.control.checkpoint.bytes() + 8).unwrap();
         let unread = scan(&fixture, &Deadline::never()).end().unwrap_err();
