@@ -17,6 +17,7 @@ pub use error::ReadError;
 pub use listing::{Entry, FileKind, Listing, Space, Stat};
 pub use path::{RelativePath, RelativePathError};
 use serde::{Deserialize, Serialize};
+pub(crate) use tree::directory_beneath;
 pub use tree::{Mount, VolumeTree};
 
 /// A [`VolumeTree`] over directories given by path, as tests and fixtures use it.

@@ -18,9 +18,10 @@ use super::{
 /// A listing that takes longer ends there and says that it is truncated.
 const LISTING_TIME: Duration = Duration::from_secs(2);
 
-/// Beneath, and never through `/proc/<pid>/fd/*` and its kin.
-pub(crate) const BENEATH: ResolveFlag =
-    ResolveFlag::RESOLVE_BENEATH.union(ResolveFlag::RESOLVE_NO_MAGICLINKS);
+/// Beneath, never through `/proc/<pid>/fd/*` and its kin, and never into another mount.
+const BENEATH: ResolveFlag = ResolveFlag::RESOLVE_BENEATH
+    .union(ResolveFlag::RESOLVE_NO_MAGICLINKS)
+    .union(ResolveFlag::RESOLVE_NO_XDEV);
 
 /// A volume of the instance.
 #[derive(Debug)]
@@ -251,7 +252,7 @@ fn split_at_link(path: &str) -> Option<(&str, &str)> {
     }
 }
 
-pub(crate) fn beneath(flags: OFlag) -> OpenHow {
+fn beneath(flags: OFlag) -> OpenHow {
     OpenHow::new().flags(flags | OFlag::O_CLOEXEC).resolve(BENEATH)
 }
 

@@ -1,0 +1,263 @@
+//! The head's side of the socket: [`Hands`] and [`Session`].
+
+use std::fs::File;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::net::UnixStream;
+use std::path::PathBuf;
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use nix::unistd::Pid;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use super::packet::{PacketError, PacketSocket};
+use super::verb::{
+    ConnectError, ControlAnswer, ControlRequest, HandsStatus, InstanceLocator, Numbered, ProcessError,
+    Processes, SESSION_MAX_SECONDS, SessionAnswer, SessionRequest,
+};
+use crate::volume::{DataDirectory, Listing, ReadError, RelativePath, Space, Stat, VolumeRole};
+
+/// The hands themselves only fork: they answer at once, or are gone.
+const CONTROL_TIME: Duration = Duration::from_secs(5);
+
+/// Why the hands gave no session.
+#[derive(Debug, thiserror::Error)]
+pub enum SessionError {
+    /// They do not answer any more.
+    #[error("hands: {0}")]
+    Lost(#[from] PacketError),
+    /// Too many sessions are open, here or for this pod.
+    #[error("hands are busy: {0}")]
+    Busy(String),
+    /// They answered something else.
+    #[error("hands: an answer to another question")]
+    Mixed,
+}
+
+/// One end of a socket on which questions are asked one at a time.
+#[derive(Debug)]
+struct Line {
+    socket: PacketSocket,
+    next: u64,
+    /// After a wait that ended or a failure the line is not used again.
+    broken: Option<String>,
+}
+
+impl Line {
+    fn new(socket: PacketSocket) -> Mutex<Self> {
+        Mutex::new(Self {
+            socket,
+            next: 0,
+            broken: None,
+        })
+    }
+
+    fn ask<Q: Serialize, A: DeserializeOwned>(
+        &mut self,
+        question: Q,
+        within: Duration,
+    ) -> Result<(A, Option<OwnedFd>), PacketError> {
+        if self.broken.is_some() {
+            return Err(PacketError::Timeout);
+        }
+        let id = self.next;
+        self.next += 1;
+        let outcome = (|| {
+            self.socket.set_timeout(within)?;
+            self.socket.send(&Numbered { id, body: question }, None)?;
+            let (Numbered { id: answered, body }, descriptor) = self.socket.receive::<Numbered<A>>()?;
+            if answered == id {
+                Ok((body, descriptor))
+            } else {
+                Err(PacketError::Closed)
+            }
+        })();
+        if let Err(error) = &outcome {
+            self.broken = Some(error.to_string());
+        }
+        outcome
+    }
+}
+
+/// The hands, as the head knows them. Dropping this ends them.
+#[derive(Debug)]
+pub struct Hands {
+    control: Mutex<Line>,
+    lifeline: PacketSocket,
+    pid: Pid,
+}
+
+impl Hands {
+    pub(super) fn new(control: PacketSocket, lifeline: PacketSocket, pid: Pid) -> Self {
+        Self {
+            control: Line::new(control),
+            lifeline,
+            pid,
+        }
+    }
+
+    /// Their process.
+    #[must_use]
+    pub fn pid(&self) -> Pid {
+        self.pid
+    }
+
+    /// Becomes readable (end of file) when the hands are gone.
+    #[must_use]
+    pub fn lifeline(&self) -> BorrowedFd<'_> {
+        self.lifeline.as_fd()
+    }
+
+    /// How they are.
+    pub fn status(&self) -> Result<HandsStatus, SessionError> {
+        match self.ask(ControlRequest::Status)? {
+            (ControlAnswer::Status(status), _) => Ok(status),
+            _ => Err(SessionError::Mixed),
+        }
+    }
+
+    /// A session for one instance, which the kernel ends after `lifetime`, at most ten minutes.
+    pub fn session(&self, instance: &InstanceLocator, lifetime: Duration) -> Result<Session, SessionError> {
+        let seconds = u16::try_from(lifetime.as_secs().saturating_add(1))
+            .unwrap_or(SESSION_MAX_SECONDS)
+            .min(SESSION_MAX_SECONDS);
+        match self.ask(ControlRequest::Session {
+            instance: instance.clone(),
+            seconds,
+        })? {
+            (ControlAnswer::Session, Some(socket)) => Ok(Session {
+                line: Line::new(PacketSocket::from_descriptor(socket)),
+                volumes: instance
+                    .volumes
+                    .iter()
+                    .map(|volume| volume.role.clone())
+                    .collect(),
+                deadline: Instant::now() + lifetime,
+            }),
+            (ControlAnswer::Busy(detail), _) => Err(SessionError::Busy(detail)),
+            _ => Err(SessionError::Mixed),
+        }
+    }
+
+    fn ask(&self, request: ControlRequest) -> Result<(ControlAnswer, Option<OwnedFd>), PacketError> {
+        self.control
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .ask(request, CONTROL_TIME)
+    }
+}
+
+/// One instance's volumes, processes and server, as a process of the hands sees them. Several threads may ask; answers come
+/// one at a time. Dropping it ends that process. Once an answer did not come in time, every later question fails at once.
+#[derive(Debug)]
+pub struct Session {
+    line: Mutex<Line>,
+    volumes: Vec<VolumeRole>,
+    deadline: Instant,
+}
+
+impl Session {
+    /// The processes of the instance's container.
+    pub fn processes(&self) -> Result<Processes, ProcessError> {
+        match self.ask(SessionRequest::Processes) {
+            Ok((SessionAnswer::Processes(answer), _)) => answer,
+            Ok(_) => Err(ProcessError::Lost("an answer to another question".to_owned())),
+            Err(PacketError::Timeout) => Err(ProcessError::Timeout(SLOW.to_owned())),
+            Err(error) => Err(ProcessError::Lost(error.to_string())),
+        }
+    }
+
+    /// A connection to the instance's server, made as the server's own user. Non-blocking.
+    pub fn connect(&self) -> Result<UnixStream, ConnectError> {
+        match self.ask(SessionRequest::Connect) {
+            Ok((SessionAnswer::Connected(Ok(())), Some(connection))) => Ok(UnixStream::from(connection)),
+            Ok((SessionAnswer::Connected(Err(error)), _)) => Err(error),
+            Ok(_) => Err(ConnectError::Attempt("an answer to another question".to_owned())),
+            Err(PacketError::Timeout) => Err(ConnectError::Timeout(SLOW.to_owned())),
+            Err(error) => Err(ConnectError::Attempt(error.to_string())),
+        }
+    }
+
+    fn ask(&self, request: SessionRequest) -> Result<(SessionAnswer, Option<OwnedFd>), PacketError> {
+        let mut line = self.line.lock().unwrap_or_else(PoisonError::into_inner);
+        match self.deadline.checked_duration_since(Instant::now()) {
+            Some(left) if !left.is_zero() => line.ask(request, left),
+            _ => Err(PacketError::Timeout),
+        }
+    }
+
+    fn read(
+        &self,
+        path: &str,
+        request: SessionRequest,
+    ) -> Result<(SessionAnswer, Option<OwnedFd>), ReadError> {
+        self.ask(request).map_err(|error| match error {
+            PacketError::Timeout => ReadError::Timeout {
+                detail: format!("{path}: {SLOW}"),
+            },
+            other => ReadError::Io {
+                path: path.to_owned(),
+                detail: format!("hands: {other}"),
+            },
+        })
+    }
+}
+
+const SLOW: &str = "the hands did not answer in time";
+
+fn mixed<T>(path: &str) -> Result<T, ReadError> {
+    Err(ReadError::Io {
+        path: path.to_owned(),
+        detail: "hands: an answer to another question".to_owned(),
+    })
+}
+
+impl DataDirectory for Session {
+    fn open(&self, path: &RelativePath) -> Result<File, ReadError> {
+        match self.read(path.as_str(), SessionRequest::Open(path.clone()))? {
+            (SessionAnswer::Opened(Ok(())), Some(file)) => Ok(File::from(file)),
+            (SessionAnswer::Opened(Err(error)), _) => Err(error),
+            _ => mixed(path.as_str()),
+        }
+    }
+
+    fn list(&self, path: &RelativePath, limit: usize) -> Result<Listing, ReadError> {
+        match self.read(path.as_str(), SessionRequest::List(path.clone(), limit))? {
+            (SessionAnswer::Listing(answer), _) => answer,
+            _ => mixed(path.as_str()),
+        }
+    }
+
+    fn list_volume(&self, volume: &VolumeRole, limit: usize) -> Result<Listing, ReadError> {
+        match self.read(".", SessionRequest::ListVolume(volume.clone(), limit))? {
+            (SessionAnswer::Listing(answer), _) => answer,
+            _ => mixed("."),
+        }
+    }
+
+    fn read_link(&self, path: &RelativePath) -> Result<PathBuf, ReadError> {
+        match self.read(path.as_str(), SessionRequest::ReadLink(path.clone()))? {
+            (SessionAnswer::Link(answer), _) => answer.map(PathBuf::from),
+            _ => mixed(path.as_str()),
+        }
+    }
+
+    fn stat(&self, path: &RelativePath) -> Result<Stat, ReadError> {
+        match self.read(path.as_str(), SessionRequest::Stat(path.clone()))? {
+            (SessionAnswer::Stat(answer), _) => answer,
+            _ => mixed(path.as_str()),
+        }
+    }
+
+    fn space(&self, volume: &VolumeRole) -> Result<Space, ReadError> {
+        match self.read(".", SessionRequest::Space(volume.clone()))? {
+            (SessionAnswer::Space(answer), _) => answer,
+            _ => mixed("."),
+        }
+    }
+
+    fn volumes(&self) -> Vec<VolumeRole> {
+        self.volumes.clone()
+    }
+}

@@ -1,0 +1,71 @@
+//! The privileged half of the agent: single-threaded, without network, with a fixed list of verbs.
+//!
+//! One process keeps the list of sessions ([`keeper`]); each session, one process for one instance ([`session`]), answers
+//! the head on a socket of its own. So a volume that hangs holds up nobody but its own reader, and the kernel ends a
+//! session that outlives its time. The head talks to them through [`Hands`] and [`Session`] ([`client`]).
+
+mod cgroup;
+mod client;
+mod connect;
+mod fork;
+mod keeper;
+mod locate;
+mod packet;
+mod privilege;
+mod process;
+mod session;
+mod verb;
+
+use std::path::PathBuf;
+
+use nix::errno::Errno;
+use nix::unistd::Pid;
+
+pub use client::{Hands, Session, SessionError};
+pub use fork::ForkError;
+use fork::{Fork, fork};
+pub use packet::PacketError;
+use packet::PacketSocket;
+pub use privilege::{HEAD_ID, PrivilegeError, become_head};
+pub use verb::{
+    ConnectError, ContainerId, ContainerPath, HandsStatus, HostPath, InstanceLocator, LocatorError,
+    Postmaster, ProcessError, Processes, SESSION_MAX_SECONDS, VolumeLocator, VolumeName, VolumeSource,
+};
+
+/// What the hands know of their node. Fixed when they start; nothing of it can be changed over the socket.
+#[derive(Debug, Clone)]
+pub struct HandsConfig {
+    /// Kubelet's root directory, `/var/lib/kubelet` by default.
+    pub kubelet_root: PathBuf,
+    /// Where the node's process table is mounted.
+    pub proc: PathBuf,
+    /// hostPath and local PersistentVolumes count only below one of these.
+    pub allowed_volume_roots: Vec<PathBuf>,
+}
+
+/// Why there are no hands.
+#[derive(Debug, thiserror::Error)]
+pub enum SplitError {
+    /// The socket pair.
+    #[error("socket pair: {0}")]
+    Socket(#[from] Errno),
+    /// The fork.
+    #[error(transparent)]
+    Fork(#[from] ForkError),
+}
+
+/// Forks the hands; the caller goes on as the head, with every privilege until [`become_head`]. To be called before there
+/// is a second thread. The hands end when the returned client is dropped.
+pub fn split(config: &HandsConfig) -> Result<Hands, SplitError> {
+    let (ours, theirs) = PacketSocket::pair()?;
+    let (lifeline, far_end) = PacketSocket::pair()?;
+    let head = Pid::this();
+    match fork()? {
+        Fork::Parent(pid) => Ok(Hands::new(ours, lifeline, pid)),
+        Fork::Child => {
+            drop((ours, lifeline));
+            let code = keeper::run(config, theirs, far_end, head);
+            std::process::exit(code);
+        }
+    }
+}
