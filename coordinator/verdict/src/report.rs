@@ -269,7 +269,10 @@ impl TriageReport {
         if self.verdict.kind == VerdictKind::Undeterminable {
             return 4;
         }
-        let calm = self.instances.iter().all(|i| matches!(i.action, Action::None | Action::Wait))
+        let calm = self
+            .instances
+            .iter()
+            .all(|i| matches!(i.action, Action::None | Action::Wait))
             && self.diagnoses.iter().all(|d| d.severity == Severity::Info)
             && self.verdict.kind == VerdictKind::Provable;
         if calm { 0 } else { 6 }

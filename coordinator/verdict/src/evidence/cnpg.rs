@@ -2,7 +2,9 @@
 
 use std::collections::BTreeSet;
 
-use hasteward_proto::primitive::{ClusterRef, InstanceName, Lsn, NodeName, PodUid, SystemId, TimelineId, UnixMillis};
+use hasteward_proto::primitive::{
+    ClusterRef, InstanceName, Lsn, NodeName, PodUid, SystemId, TimelineId, UnixMillis,
+};
 use serde::{Deserialize, Serialize};
 
 use super::Evidence;

@@ -95,12 +95,19 @@ pub enum UnreadReason {
 impl<T> Evidence<T> {
     /// A value read from `source` at `read_at`.
     pub fn known(value: T, source: impl Into<String>, read_at: UnixMillis) -> Self {
-        Self::Known(Known { value, source: source.into(), read_at })
+        Self::Known(Known {
+            value,
+            source: source.into(),
+            read_at,
+        })
     }
 
     /// Not read, and why.
     pub fn unread(reason: UnreadReason, detail: impl Into<String>) -> Self {
-        Self::Unread(Unread { reason, detail: detail.into() })
+        Self::Unread(Unread {
+            reason,
+            detail: detail.into(),
+        })
     }
 
     /// Proven not to exist.
@@ -132,7 +139,15 @@ impl<T> Evidence<T> {
     /// The same evidence of a derived value.
     pub fn map<U>(self, derive: impl FnOnce(T) -> U) -> Evidence<U> {
         match self {
-            Self::Known(Known { value, source, read_at }) => Evidence::Known(Known { value: derive(value), source, read_at }),
+            Self::Known(Known {
+                value,
+                source,
+                read_at,
+            }) => Evidence::Known(Known {
+                value: derive(value),
+                source,
+                read_at,
+            }),
             Self::Unread(unread) => Evidence::Unread(unread),
             Self::Absent(absent) => Evidence::Absent(absent),
         }

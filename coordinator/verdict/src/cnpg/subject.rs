@@ -1,0 +1,395 @@
+//! [`Subject`]: one instance with everything that follows from its own evidence alone.
+
+use hasteward_proto::primitive::{InstanceName, SystemId};
+
+use super::lineage::Lineage;
+use super::position::{self, Position};
+use crate::evidence::cnpg::{
+    Claim, ClaimRole, ClusterResource, ClusterState, CnpgEvidence, ContainerState, Fences, InstanceEvidence,
+    Pod, Server,
+};
+use crate::evidence::{Evidence, UnreadReason};
+
+/// A container that has run shorter than this is starting: PostgreSQL may still replay WAL.
+pub(crate) const STARTING_MS: u64 = 5 * 60 * 1000;
+/// A run that ended badly after less than this was one turn of a crash loop.
+const SHORT_RUN_MS: u64 = 2 * 60 * 1000;
+
+/// One instance and what its own evidence says.
+#[derive(Debug)]
+pub(crate) struct Subject<'a> {
+    pub(crate) ev: &'a InstanceEvidence,
+    pub(crate) is_primary: bool,
+    pub(crate) fenced: bool,
+    /// Where it is, by its own server and files.
+    pub(crate) position: Option<Position>,
+    /// Its history, or why that is not known.
+    pub(crate) lineage: Result<Lineage, String>,
+    pub(crate) life: Life,
+}
+
+/// What its pod and processes do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Life {
+    /// A server answers.
+    Serving,
+    /// A postmaster exists and does not answer.
+    Hung,
+    /// A postmaster runs; nobody could ask it.
+    Running,
+    /// On its way up (or down and up again).
+    Starting,
+    /// Starts and dies again.
+    CrashLooping,
+    /// A pod is there and no server is.
+    Down,
+    /// The scheduler finds no node, or an image or volume cannot be had.
+    Stuck,
+    /// There is no pod.
+    NoPod,
+    /// Not known.
+    Unknown,
+}
+
+impl<'a> Subject<'a> {
+    pub(crate) fn new(ev: &'a InstanceEvidence, all: &'a CnpgEvidence) -> Self {
+        let resource = all.resource.value();
+        let is_primary = resource.and_then(|resource| resource.current_primary.as_ref()) == Some(&ev.name);
+        let fenced = resource.is_some_and(|resource| resource.fences.holds(&ev.name));
+        let position = position::own(ev);
+        let lineage = match position {
+            Some(position) => {
+                Lineage::of(position.timeline, &ev.disk.histories).map_err(|gap| gap.to_string())
+            }
+            None => Err("its position is not known".to_owned()),
+        };
+        Self {
+            ev,
+            is_primary,
+            fenced,
+            position,
+            lineage,
+            life: life(ev, all),
+        }
+    }
+
+    pub(crate) fn name(&self) -> &'a InstanceName {
+        &self.ev.name
+    }
+
+    pub(crate) fn server(&self) -> Option<&'a Server> {
+        self.ev.server.value()
+    }
+
+    /// Its server answers and is no standby.
+    pub(crate) fn writes(&self) -> bool {
+        self.server().is_some_and(|server| !server.in_recovery)
+    }
+
+    /// Its server answers and is a standby.
+    pub(crate) fn recovers(&self) -> bool {
+        self.server().is_some_and(|server| server.in_recovery)
+    }
+
+    /// Its own receiver streams.
+    pub(crate) fn receives(&self) -> bool {
+        self.server()
+            .and_then(|server| server.receiver.as_ref())
+            .is_some_and(|receiver| receiver.streaming)
+    }
+
+    /// A database server process exists; `None` = not known.
+    pub(crate) fn running(&self) -> Option<bool> {
+        if self.server().is_some() {
+            return Some(true);
+        }
+        match &self.ev.disk.processes {
+            Evidence::Known(known) => Some(known.value.postmaster.is_some()),
+            Evidence::Absent(_) => Some(false),
+            Evidence::Unread(_) => None,
+        }
+    }
+
+    /// Every system identifier that its server, control file and WAL carry.
+    pub(crate) fn systems(&self) -> Vec<SystemId> {
+        let server = self.server().map(|server| server.system_id);
+        let control = self.ev.disk.control.value().map(|control| control.system_id);
+        let wal = self.ev.disk.wal_end.value().and_then(|wal| wal.system_id);
+        let mut ids: Vec<_> = [server, control, wal].into_iter().flatten().collect();
+        ids.sort_unstable();
+        ids.dedup();
+        ids
+    }
+
+    /// An unfinished base backup or rewind: nothing in it is its own, and it can supply nothing.
+    pub(crate) fn unfinished(&self) -> Option<String> {
+        if let Some(label) = self.ev.disk.backup_label.value() {
+            // `pg_start_backup` is the label of an exclusive backup of a live server (PostgreSQL 14 and older).
+            if !self.writes() && matches!(label.method.as_str(), "streamed" | "pg_rewind") {
+                return Some(format!(
+                    "backup_label is there (method {}, from {})",
+                    label.method, label.start
+                ));
+            }
+        }
+        let control = self.ev.disk.control.value()?;
+        if self.writes() {
+            return None;
+        }
+        control
+            .backup_start
+            .map(|start| format!("a base backup from {start} is not recovered to its end"))
+            .or_else(|| {
+                control
+                    .backup_end_required
+                    .then(|| "a base backup still needs its end record".to_owned())
+            })
+    }
+
+    /// Where a `backup_label` cannot be excluded, the files of a stopped server prove nothing.
+    pub(crate) fn label_in_doubt(&self) -> bool {
+        if self.server().is_some() {
+            return false;
+        }
+        match &self.ev.disk.backup_label {
+            Evidence::Absent(_) => false,
+            Evidence::Unread(_) => true,
+            Evidence::Known(_) => self.unfinished().is_none(),
+        }
+    }
+
+    /// It was a standby when it last ran. `None` = not known.
+    ///
+    /// The control file's state says what the server last was. `standby.signal` alone is weaker, because CNPG's manager
+    /// writes it into any directory that is not the current primary's; it is asked only where the control file is gone.
+    pub(crate) fn stood_by(&self) -> Option<bool> {
+        if let Some(server) = self.server() {
+            return Some(server.in_recovery);
+        }
+        match self.ev.disk.control.value().map(|control| control.state) {
+            Some(ClusterState::InArchiveRecovery | ClusterState::ShutDownInRecovery) => Some(true),
+            Some(
+                ClusterState::InProduction
+                | ClusterState::ShuttingDown
+                | ClusterState::ShutDown
+                | ClusterState::StartingUp
+                | ClusterState::InCrashRecovery,
+            ) => Some(false),
+            None => self
+                .ev
+                .disk
+                .signals
+                .value()
+                .filter(|signals| signals.standby)
+                .map(|_| true),
+        }
+    }
+
+    /// `standby.signal` is there: the manager's start path then neither rewinds nor promotes. `None` = not known.
+    pub(crate) fn standby_signal(&self) -> Option<bool> {
+        match &self.ev.disk.signals {
+            Evidence::Known(known) => Some(known.value.standby && !known.value.recovery),
+            Evidence::Absent(_) => Some(false),
+            Evidence::Unread(_) => None,
+        }
+    }
+
+    /// `global/pg_control.old` is there: CNPG makes it before `pg_rewind` and removes it afterwards.
+    pub(crate) fn half_rewound(&self) -> bool {
+        let leftovers = self.ev.disk.leftovers.value();
+        leftovers.is_some_and(|paths| paths.iter().any(|path| path.ends_with("pg_control.old")))
+    }
+
+    /// The control file is there (or WAL is) and cannot be used.
+    pub(crate) fn control_corrupt(&self) -> bool {
+        match &self.ev.disk.control {
+            Evidence::Unread(unread) => unread.reason == UnreadReason::Corrupt,
+            Evidence::Absent(_) => !self.ev.disk.wal_end.is_absent(),
+            Evidence::Known(_) => false,
+        }
+    }
+
+    pub(crate) fn data_claim(&self) -> Option<&'a Claim> {
+        self.ev
+            .claims
+            .value()
+            .and_then(|claims| claims.iter().find(|claim| claim.role == ClaimRole::Data))
+    }
+
+    /// Its volume is proven gone.
+    pub(crate) fn volume_gone(&self) -> Option<String> {
+        if self.ev.disk.control.value().is_some() || self.server().is_some() {
+            return None;
+        }
+        match &self.ev.claims {
+            Evidence::Absent(absent) => Some(absent.proof.clone()),
+            Evidence::Known(_) => match self.data_claim() {
+                None => Some("it has no PVC for PGDATA".to_owned()),
+                // Phase `Lost`: it names a PersistentVolume that does not exist any more.
+                Some(claim) if !claim.bound && claim.volume.is_some() => Some(format!(
+                    "PVC {} names volume {} and is not bound to it",
+                    claim.name,
+                    claim.volume.as_deref().unwrap_or("")
+                )),
+                Some(_) => None,
+            },
+            Evidence::Unread(_) => None,
+        }
+    }
+
+    /// It is being cloned for the first time: CNPG sets `pvcStatus: ready` when the join is complete.
+    pub(crate) fn joining(&self) -> bool {
+        let fresh = |claim: &Claim| {
+            claim.status.as_deref() == Some("initializing") || (!claim.bound && claim.volume.is_none())
+        };
+        self.server().is_none() && self.data_claim().is_some_and(fresh)
+    }
+
+    /// PGDATA is proven to hold neither a control file nor WAL.
+    pub(crate) fn empty(&self) -> bool {
+        self.server().is_none() && self.ev.disk.control.is_absent() && self.ev.disk.wal_end.is_absent()
+    }
+
+    /// Its node is known not to be ready, or to be gone.
+    pub(crate) fn node_down(&self) -> bool {
+        match &self.ev.node {
+            Evidence::Known(known) => !known.value.ready,
+            Evidence::Absent(_) => true,
+            Evidence::Unread(unread) => unread.reason == UnreadReason::NodeDown,
+        }
+    }
+
+    /// The one line that says why its position could not be had.
+    pub(crate) fn why_unread(&self) -> String {
+        let disk = &self.ev.disk;
+        let first = [
+            disk.control.why_unread(),
+            disk.wal_end.why_unread(),
+            self.ev.server.why_unread(),
+            disk.histories.why_unread(),
+        ];
+        let mut reasons = first.into_iter().flatten();
+        let telling = reasons.clone().find(|unread| {
+            !matches!(
+                unread.reason,
+                UnreadReason::NotNeeded | UnreadReason::Depends | UnreadReason::ServerDown
+            )
+        });
+        telling.or_else(|| reasons.next()).map_or_else(
+            || "nothing says where it is in history".to_owned(),
+            |unread| unread.detail.clone(),
+        )
+    }
+}
+
+fn life(ev: &InstanceEvidence, all: &CnpgEvidence) -> Life {
+    let processes = ev.disk.processes.value();
+    let postmaster = processes.and_then(|processes| processes.postmaster.as_ref());
+    if ev.server.value().is_some() {
+        return Life::Serving;
+    }
+    let hung = ev
+        .server
+        .why_unread()
+        .is_some_and(|unread| unread.reason == UnreadReason::ServerHung);
+    if hung || postmaster.is_some_and(|postmaster| postmaster.stopped) {
+        return Life::Hung;
+    }
+    let pod = match &ev.pod {
+        Evidence::Known(known) => &known.value,
+        Evidence::Absent(_) => return absent_pod(ev, all),
+        Evidence::Unread(_) => {
+            return if postmaster.is_some() {
+                Life::Running
+            } else {
+                Life::Unknown
+            };
+        }
+    };
+    let phase = pod_life(pod, all);
+    match phase {
+        Life::Down if postmaster.is_some() => Life::Running,
+        // A fenced manager keeps the container up and the server down: neither starting nor broken.
+        Life::Starting
+            if fenced(all, &ev.name) && matches!(pod.container, ContainerState::Running { .. }) =>
+        {
+            Life::Down
+        }
+        other => other,
+    }
+}
+
+fn fenced(all: &CnpgEvidence, name: &InstanceName) -> bool {
+    all.resource
+        .value()
+        .is_some_and(|resource: &ClusterResource| match &resource.fences {
+            Fences::None | Fences::Invalid(_) => false,
+            fences => fences.holds(name),
+        })
+}
+
+/// A pod that was deleted is made again within seconds; one that was not seen streaming lately is simply not there.
+fn absent_pod(ev: &InstanceEvidence, all: &CnpgEvidence) -> Life {
+    let lately = |at| all.collected_at.millis_since(at) < STARTING_MS;
+    if ev.remembered.is_some_and(|seen| lately(seen.at)) {
+        Life::Starting
+    } else {
+        Life::NoPod
+    }
+}
+
+fn pod_life(pod: &Pod, all: &CnpgEvidence) -> Life {
+    let age = all.collected_at.millis_since(pod.created_at);
+    if pod.terminating {
+        return Life::Starting;
+    }
+    if pod.node.is_none() {
+        return if age < STARTING_MS && pod.unschedulable.is_none() {
+            Life::Starting
+        } else {
+            Life::Stuck
+        };
+    }
+    let looping = pod
+        .previous
+        .is_some_and(|run| run.exit != 0 && run.finished_at.millis_since(run.started_at) < SHORT_RUN_MS);
+    match &pod.container {
+        ContainerState::Running { since } if all.collected_at.millis_since(*since) < STARTING_MS => {
+            if looping {
+                Life::CrashLooping
+            } else {
+                Life::Starting
+            }
+        }
+        ContainerState::Running { .. } => Life::Down,
+        ContainerState::Waiting { reason, last_exit } => match reason.as_str() {
+            "ContainerCreating" | "PodInitializing" if age < STARTING_MS => Life::Starting,
+            "CrashLoopBackOff" => {
+                // The kubelet's back-off also follows two orderly ends in a row, as two switchovers make them.
+                let orderly = pod.previous.map_or(*last_exit == Some(0), |run| run.exit == 0);
+                if orderly && pod.restarts <= 2 {
+                    Life::Starting
+                } else {
+                    Life::CrashLooping
+                }
+            }
+            _ => Life::Stuck,
+        },
+        ContainerState::Terminated { exit } => {
+            if looping {
+                Life::CrashLooping
+            } else if *exit == 0 || pod.restarts == 0 || age < STARTING_MS {
+                Life::Starting
+            } else {
+                Life::Down
+            }
+        }
+        ContainerState::Unreported => {
+            if age < STARTING_MS {
+                Life::Starting
+            } else {
+                Life::Stuck
+            }
+        }
+    }
+}

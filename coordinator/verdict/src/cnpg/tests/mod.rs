@@ -1,0 +1,3 @@
+//! Tables of cases; one file a theme.
+
+mod oracle;
