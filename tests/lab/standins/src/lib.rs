@@ -7,3 +7,4 @@ pub mod controllers;
 pub mod manager;
 pub mod operator;
 pub mod process;
+pub mod tls;
