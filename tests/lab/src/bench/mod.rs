@@ -1,0 +1,60 @@
+//! `cargo lab bench`: the numbers that the design promises, measured on release builds.
+
+pub mod figures;
+mod idle;
+
+use std::process::ExitCode;
+
+use anyhow::bail;
+
+use crate::cli::{Bench, BenchName};
+use crate::options::{UpOptions, Which};
+use crate::place::LabName;
+use crate::up::{Ownership, up};
+use crate::{down, prepare};
+
+use figures::Figures;
+
+/// Brings a lab of its own up, measures, and takes it down.
+pub async fn run(which: &Which, order: &Bench) -> anyhow::Result<ExitCode> {
+    if !prepare::is_release() {
+        bail!("benches count for release builds only: cargo run --release -p hasteward-lab -- bench …");
+    }
+    prepare::programs().await?;
+    let which = Which {
+        name: LabName::unique("bench"),
+        root: which.root.clone(),
+    };
+    let place = which.place()?;
+    let measured = tokio::select! {
+        measured = measure(&which, order) => measured,
+        _ = tokio::signal::ctrl_c() => Err(anyhow::anyhow!("interrupted")),
+    };
+    down::down(&place)?;
+    let figures = measured?;
+    let line = figures.json();
+    if let Some(file) = &order.output {
+        std::fs::write(file, format!("{line}\n"))?;
+    }
+    if order.json {
+        println!("{line}");
+    } else {
+        anstream::print!("{}", figures.table());
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+async fn measure(which: &Which, order: &Bench) -> anyhow::Result<Figures> {
+    let options = UpOptions {
+        pg: 3,
+        ..UpOptions::default()
+    };
+    let client = up(which, &options, Ownership::Lifeline, &|line| {
+        anstream::eprintln!("• {line}");
+    })
+    .await?;
+    match order.bench {
+        BenchName::Triage => bail!("the coordinator's API is not there to be measured"),
+        BenchName::Idle => idle::measure(&client, order.runs).await,
+    }
+}
