@@ -76,6 +76,17 @@ where
     Ok(())
 }
 
+/// What creating changes nothing: questions, tokens, connections.
+const HARMLESS: [&str; 7] = [
+    "tokenreviews",
+    "subjectaccessreviews",
+    "selfsubjectaccessreviews",
+    "selfsubjectrulesreviews",
+    "selfsubjectreviews",
+    "serviceaccounts/token",
+    "pods/portforward",
+];
+
 /// One line of the API server's audit log.
 #[derive(Debug, Clone, Deserialize)]
 pub struct Request {
@@ -83,9 +94,18 @@ pub struct Request {
     pub user: String,
     /// `get`, `list`, `create`, …
     pub verb: String,
-    /// Path of the request.
+    /// Resource, with its subresource: `pods`, `pods/status`.
     #[serde(default)]
-    pub path: String,
+    pub resource: String,
+    /// Namespace, empty for what has none.
+    #[serde(default)]
+    pub namespace: String,
+    /// Name of the object, empty for collections.
+    #[serde(default)]
+    pub name: String,
+    /// A write that was only tried out by the server.
+    #[serde(default, rename = "dryRun")]
+    pub dry_run: bool,
 }
 
 /// A position in the audit log.
@@ -115,21 +135,10 @@ impl Audit {
             .context("the audit log became shorter")?;
         let requests = new.split(|b| *b == b'\n').filter(|line| !line.is_empty());
         let requests: Vec<Request> = requests.map(serde_json::from_slice).collect::<Result<_, _>>()?;
-        let harmless = [
-            "/tokenreviews",
-            "/subjectaccessreviews",
-            "/selfsubjectaccessreviews",
-            "/token",
-            "/portforward",
-        ];
         Ok(requests
             .into_iter()
-            .filter(|request| WRITE_VERBS.contains(&request.verb.as_str()) && who(&request.user))
-            .filter(|request| {
-                !harmless
-                    .iter()
-                    .any(|end| request.path.split('?').next().unwrap_or("").ends_with(end))
-            })
+            .filter(|request| WRITE_VERBS.contains(&request.verb.as_str()) && !request.dry_run)
+            .filter(|request| who(&request.user) && !HARMLESS.contains(&request.resource.as_str()))
             .collect())
     }
 }
@@ -297,15 +306,17 @@ mod tests {
         let file = std::env::temp_dir().join(format!("hasteward-lab-audit-{}", std::process::id()));
         fs::write(
             &file,
-            "{\"user\":\"early\",\"verb\":\"delete\",\"path\":\"/x\"}\n",
+            "{\"user\":\"early\",\"verb\":\"delete\",\"resource\":\"pods\"}\n",
         )
         .unwrap();
         let audit = Audit::start(&file).unwrap();
         let lines = [
-            r#"{"user":"a","verb":"list","path":"/api/v1/pods"}"#,
-            r#"{"user":"a","verb":"create","path":"/apis/authentication.k8s.io/v1/tokenreviews"}"#,
-            r#"{"user":"a","verb":"patch","path":"/api/v1/namespaces/db/pods/pg-1"}"#,
-            r#"{"user":"b","verb":"delete","path":"/api/v1/namespaces/db/pods/pg-1"}"#,
+            r#"{"user":"a","verb":"list","resource":"pods"}"#,
+            r#"{"user":"a","verb":"get","path":"/version"}"#,
+            r#"{"user":"a","verb":"create","resource":"tokenreviews"}"#,
+            r#"{"user":"a","verb":"patch","resource":"pods","dryRun":true}"#,
+            r#"{"user":"a","verb":"patch","resource":"pods/status","namespace":"db","name":"pg-1","code":403}"#,
+            r#"{"user":"b","verb":"delete","resource":"pods","namespace":"db","name":"pg-1"}"#,
         ];
         let mut text = fs::read_to_string(&file).unwrap();
         text.push_str(&lines.join("\n"));
@@ -313,6 +324,6 @@ mod tests {
         let writes = audit.writes(|user| user == "a").unwrap();
         fs::remove_file(&file).unwrap();
         assert_eq!(writes.len(), 1);
-        assert_eq!(writes[0].verb, "patch");
+        assert_eq!(writes[0].resource, "pods/status");
     }
 }

@@ -120,6 +120,8 @@ impl Supervisor<'_> {
             .arg("--listen")
             .arg(format!("{}:{}", network::LAB, network::API_PORT))
             .args(["--listen-fd", "0"])
+            .arg("--audit-log")
+            .arg(self.place.audit_log())
             .arg("--kubeconfig")
             .arg(&kubeconfig)
             .arg("--kubeconfig-server")
