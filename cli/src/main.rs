@@ -1,1 +1,7 @@
-fn main() {}
+//! `hasteward`: the command line.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    hasteward::main(std::env::args_os())
+}
