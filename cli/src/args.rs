@@ -48,7 +48,13 @@ pub struct Global {
     #[arg(short, long, global = true, env = "HASTEWARD_CLUSTER", value_name = "NAME")]
     pub cluster: Option<String>,
     /// Its namespace
-    #[arg(short, long, global = true, env = "HASTEWARD_NAMESPACE", value_name = "NAMESPACE")]
+    #[arg(
+        short,
+        long,
+        global = true,
+        env = "HASTEWARD_NAMESPACE",
+        value_name = "NAMESPACE"
+    )]
     pub namespace: Option<String>,
     /// One instance: its number, or its name
     #[arg(short, long, global = true, env = "HASTEWARD_INSTANCE", value_name = "N|NAME")]
@@ -64,7 +70,13 @@ pub struct Global {
     #[arg(long, global = true, env = "HASTEWARD_CONTEXT", value_name = "NAME")]
     pub context: Option<String>,
     /// Namespace that hasteward is installed in
-    #[arg(long, global = true, env = "HASTEWARD_SYSTEM_NAMESPACE", default_value = "hasteward-system", value_name = "NAMESPACE")]
+    #[arg(
+        long,
+        global = true,
+        env = "HASTEWARD_SYSTEM_NAMESPACE",
+        default_value = "hasteward-system",
+        value_name = "NAMESPACE"
+    )]
     pub system_namespace: String,
     /// Reach the coordinator here instead of by a port-forward
     #[arg(long, global = true, env = "HASTEWARD_COORDINATOR", value_name = "HOST:PORT")]
@@ -82,7 +94,13 @@ pub struct Global {
     #[arg(long, global = true, env = "HASTEWARD_TIMEOUT", default_value = "10", value_name = "SECONDS", value_parser = seconds)]
     pub timeout: Duration,
     /// Form of the answer; default: human on a terminal, json otherwise
-    #[arg(long, global = true, env = "HASTEWARD_OUTPUT", default_value = "auto", value_name = "FORMAT")]
+    #[arg(
+        long,
+        global = true,
+        env = "HASTEWARD_OUTPUT",
+        default_value = "auto",
+        value_name = "FORMAT"
+    )]
     pub output: OutputChoice,
     /// No colours; NO_COLOR and TERM=dumb do the same
     #[arg(long, global = true)]

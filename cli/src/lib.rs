@@ -45,7 +45,10 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
 /// A command that asks the coordinator.
 fn remote(format: Format, global: &args::Global, command: Command) -> ExitCode {
     let envelope = Envelope::begin(command.name());
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build();
     let outcome = match runtime {
         Ok(runtime) => runtime.block_on(command::run(global, command)),
         Err(error) => Err(command::environment("no runtime could be started", &error)),
@@ -53,7 +56,11 @@ fn remote(format: Format, global: &args::Global, command: Command) -> ExitCode {
     finish(format, envelope, outcome)
 }
 
-fn finish(format: Format, envelope: Envelope, outcome: Result<Outcome, hasteward_proto::failure::Failure>) -> ExitCode {
+fn finish(
+    format: Format,
+    envelope: Envelope,
+    outcome: Result<Outcome, hasteward_proto::failure::Failure>,
+) -> ExitCode {
     ExitCode::from(output::finish(format, envelope, outcome))
 }
 
@@ -79,7 +86,12 @@ fn usage(error: &clap::Error, arguments: &[OsString]) -> ExitCode {
         let _ = error.print();
         return ExitCode::from(2);
     }
-    let name = arguments.iter().skip(1).filter_map(|a| a.to_str()).find(|a| !a.starts_with('-')).unwrap_or("hasteward");
+    let name = arguments
+        .iter()
+        .skip(1)
+        .filter_map(|a| a.to_str())
+        .find(|a| !a.starts_with('-'))
+        .unwrap_or("hasteward");
     finish(format, Envelope::begin(name), Err(command::usage(error)))
 }
 
@@ -90,6 +102,12 @@ fn logging(verbose: u8) {
         _ => "debug",
     };
     let filter = std::env::var("HASTEWARD_LOG_LEVEL").unwrap_or_else(|_| level.to_owned());
-    let filter = tracing_subscriber::EnvFilter::try_new(filter).unwrap_or_else(|_| tracing_subscriber::EnvFilter::new(level));
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(false).try_init().ok();
+    let filter = tracing_subscriber::EnvFilter::try_new(filter)
+        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new(level));
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_target(false)
+        .try_init()
+        .ok();
 }

@@ -11,13 +11,28 @@ use clap::{Parser, ValueEnum};
 #[command(name = "hasteward-coordinator", version, about, max_term_width = 120)]
 pub struct Args {
     /// Address for agents, enrolment and people (gRPC over TLS)
-    #[arg(long, env = "HASTEWARD_LISTEN", default_value = "0.0.0.0:8443", value_name = "ADDRESS")]
+    #[arg(
+        long,
+        env = "HASTEWARD_LISTEN",
+        default_value = "0.0.0.0:8443",
+        value_name = "ADDRESS"
+    )]
     pub listen: SocketAddr,
     /// Address for /metrics, /healthz and /readyz
-    #[arg(long, env = "HASTEWARD_HTTP_LISTEN", default_value = "0.0.0.0:8080", value_name = "ADDRESS")]
+    #[arg(
+        long,
+        env = "HASTEWARD_HTTP_LISTEN",
+        default_value = "0.0.0.0:8080",
+        value_name = "ADDRESS"
+    )]
     pub http_listen: SocketAddr,
     /// Namespace that hasteward is installed in
-    #[arg(long = "own-namespace", env = "POD_NAMESPACE", default_value = "hasteward-system", value_name = "NAMESPACE")]
+    #[arg(
+        long = "own-namespace",
+        env = "POD_NAMESPACE",
+        default_value = "hasteward-system",
+        value_name = "NAMESPACE"
+    )]
     pub own_namespace: String,
     /// Further DNS names for the coordinator's certificate
     #[arg(long = "server-name", value_name = "NAME")]
@@ -29,10 +44,20 @@ pub struct Args {
     #[arg(long, default_value = "15", value_name = "SECONDS", value_parser = seconds)]
     pub sample_every: Duration,
     /// What is logged, to stderr
-    #[arg(long, env = "HASTEWARD_LOG_LEVEL", default_value = "info", value_name = "FILTER")]
+    #[arg(
+        long,
+        env = "HASTEWARD_LOG_LEVEL",
+        default_value = "info",
+        value_name = "FILTER"
+    )]
     pub log: String,
     /// Form of the log
-    #[arg(long, env = "HASTEWARD_LOG_FORMAT", default_value = "json", value_name = "FORMAT")]
+    #[arg(
+        long,
+        env = "HASTEWARD_LOG_FORMAT",
+        default_value = "json",
+        value_name = "FORMAT"
+    )]
     pub log_format: LogFormat,
 }
 

@@ -12,7 +12,9 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use tonic::service::Routes;
 
-use crate::api::{Authenticator, BuildInfo, Gate, Limits, Listener, PeoplePolicy, ServerIdentity, StewardService};
+use crate::api::{
+    Authenticator, BuildInfo, Gate, Limits, Listener, PeoplePolicy, ServerIdentity, StewardService,
+};
 use crate::args::{Args, LogFormat};
 use crate::clock::{Clock, SystemClock};
 use crate::engine::cnpg::CnpgEngine;
@@ -20,8 +22,8 @@ use crate::engine::{Engines, FleetAgents};
 use crate::fleet::enrolment::EnrolmentRate;
 use crate::fleet::expected::follow_agent_pods;
 use crate::fleet::{
-    AdmissionPolicy, AgentState, AuthorityStore, EnrolmentService, FileAuthorityStore, Fleet, FleetEvents, KubeTokenReviewer,
-    SecretAuthorityStore, TokenReviewer, load_or_create,
+    AdmissionPolicy, AgentState, AuthorityStore, EnrolmentService, FileAuthorityStore, Fleet, FleetEvents,
+    KubeTokenReviewer, SecretAuthorityStore, TokenReviewer, load_or_create,
 };
 use crate::http::{self, Metrics, NotReady, Readiness};
 use crate::kubernetes::Caches;
@@ -42,8 +44,11 @@ pub fn run(args: Args) -> anyhow::Result<()> {
 }
 
 fn logging(args: &Args) -> anyhow::Result<()> {
-    let filter = tracing_subscriber::EnvFilter::try_new(&args.log).with_context(|| format!("--log `{}`", args.log))?;
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let filter =
+        tracing_subscriber::EnvFilter::try_new(&args.log).with_context(|| format!("--log `{}`", args.log))?;
+    let builder = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr);
     match args.log_format {
         LogFormat::Json => builder.json().init(),
         LogFormat::Text => builder.init(),
@@ -55,21 +60,39 @@ async fn serve(args: Args) -> anyhow::Result<()> {
     let shutdown = stop_on_signal()?;
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     let metrics = Arc::new(Metrics::new(env!("CARGO_PKG_VERSION")).context("registering metrics")?);
-    let client = kube::Client::try_default().await.context("no kubeconfig and no pod account to reach the API server with")?;
+    let client = kube::Client::try_default()
+        .await
+        .context("no kubeconfig and no pod account to reach the API server with")?;
 
     let caches = Caches::start(&client, &args.own_namespace, &clock, &shutdown);
-    let state = Arc::new(State { caches: caches.clone(), ca_loaded: AtomicBool::new(false), listening: AtomicBool::new(false) });
-    let probes = TcpListener::bind(args.http_listen).await.with_context(|| format!("--http-listen {}", args.http_listen))?;
-    let probes = tokio::spawn(http::serve(probes, Arc::clone(&metrics), Arc::clone(&state) as Arc<dyn Readiness>, shutdown.clone()));
+    let state = Arc::new(State {
+        caches: caches.clone(),
+        ca_loaded: AtomicBool::new(false),
+        listening: AtomicBool::new(false),
+    });
+    let probes = TcpListener::bind(args.http_listen)
+        .await
+        .with_context(|| format!("--http-listen {}", args.http_listen))?;
+    let probes = tokio::spawn(http::serve(
+        probes,
+        Arc::clone(&metrics),
+        Arc::clone(&state) as Arc<dyn Readiness>,
+        shutdown.clone(),
+    ));
 
-    let store: Arc<dyn AuthorityStore> = match &args.ca_directory {
-        Some(directory) => Arc::new(FileAuthorityStore::new(directory)),
-        None => Arc::new(SecretAuthorityStore::new(client.clone(), &args.own_namespace)),
-    };
-    let authority = Arc::new(load_or_create(&*store, &*clock).await.context("loading the certificate authority")?);
+    let store = authority_store(&args, &client);
+    let authority = Arc::new(
+        load_or_create(&*store, &*clock)
+            .await
+            .context("loading the certificate authority")?,
+    );
     state.ca_loaded.store(true, Ordering::Relaxed);
 
-    let fleet = Fleet::new(ChannelSettings::default(), Arc::clone(&clock), Arc::new(Counted(Arc::clone(&metrics))));
+    let fleet = Fleet::new(
+        ChannelSettings::default(),
+        Arc::clone(&clock),
+        Arc::new(Counted(Arc::clone(&metrics))),
+    );
     let reviewer: Arc<dyn TokenReviewer> = Arc::new(KubeTokenReviewer::new(client.clone()));
     let admission = AdmissionPolicy::new(&args.own_namespace);
     let enrolment = EnrolmentService::new(
@@ -87,34 +110,78 @@ async fn serve(args: Args) -> anyhow::Result<()> {
         commit: option_env!("HASTEWARD_COMMIT").unwrap_or_default().to_owned(),
         started_at: clock.now(),
     };
-    let steward = StewardService::new(Arc::new(Engines::new(cnpg.clone(), Arc::clone(&metrics))), fleet.clone(), build);
+    let steward = StewardService::new(
+        Arc::new(Engines::new(cnpg.clone(), Arc::clone(&metrics))),
+        fleet.clone(),
+        build,
+    );
     let routes = Routes::new(enrolment.into_server()).add_service(steward.into_server());
-    let authenticator = Authenticator::new(reviewer, PeoplePolicy::new(&args.own_namespace), Arc::clone(&clock));
-    let identity = ServerIdentity::new(authority, names(&args), Vec::new(), Arc::clone(&clock)).context("making the server certificate")?;
-    let listener = Listener::new(identity.configs(), fleet.clone(), Gate::new(authenticator, routes), Limits::default());
-    let socket = TcpListener::bind(args.listen).await.with_context(|| format!("--listen {}", args.listen))?;
+    let authenticator = Authenticator::new(
+        reviewer,
+        PeoplePolicy::new(&args.own_namespace),
+        Arc::clone(&clock),
+    );
+    let identity = ServerIdentity::new(authority, names(&args), Vec::new(), Arc::clone(&clock))
+        .context("making the server certificate")?;
+    let listener = Listener::new(
+        identity.configs(),
+        fleet.clone(),
+        Gate::new(authenticator, routes),
+        Limits::default(),
+    );
+    let socket = TcpListener::bind(args.listen)
+        .await
+        .with_context(|| format!("--listen {}", args.listen))?;
     tracing::info!(address = %args.listen, "serving agents, enrolment and people");
     state.listening.store(true, Ordering::Relaxed);
 
     tokio::spawn(identity.maintain(shutdown.clone()));
-    tokio::spawn(follow_agent_pods(client, admission, fleet.clone(), shutdown.clone()));
-    let every = args.sample_every;
+    tokio::spawn(follow_agent_pods(
+        client,
+        admission,
+        fleet.clone(),
+        shutdown.clone(),
+    ));
+    spawn_sampler(cnpg, args.sample_every, &shutdown);
+    tokio::spawn(
+        shutdown
+            .clone()
+            .run_until_cancelled_owned(gauges(metrics, fleet, caches)),
+    );
+
+    listener.serve(socket, shutdown.clone()).await;
+    shutdown.cancel();
+    probes
+        .await
+        .context("the HTTP server")?
+        .context("the HTTP server")
+}
+
+fn authority_store(args: &Args, client: &kube::Client) -> Arc<dyn AuthorityStore> {
+    match &args.ca_directory {
+        Some(directory) => Arc::new(FileAuthorityStore::new(directory)),
+        None => Arc::new(SecretAuthorityStore::new(client, &args.own_namespace)),
+    }
+}
+
+/// Looks at every primary now and then, once the caches are complete.
+fn spawn_sampler(cnpg: CnpgEngine, every: Duration, shutdown: &CancellationToken) {
     let sampling = async move {
         cnpg.synced().await;
         cnpg.sample(every).await;
     };
     tokio::spawn(shutdown.clone().run_until_cancelled_owned(sampling));
-    tokio::spawn(shutdown.clone().run_until_cancelled_owned(gauges(metrics, fleet, caches)));
-
-    listener.serve(socket, shutdown.clone()).await;
-    shutdown.cancel();
-    probes.await.context("the HTTP server")?.context("the HTTP server")
 }
 
 /// The names in the coordinator's certificate: its Service, as agents and people dial it.
 fn names(args: &Args) -> Vec<String> {
     let service = format!("hasteward-coordinator.{}.svc", args.own_namespace);
-    let mut names = vec![service.clone(), format!("{service}.cluster.local"), "hasteward-coordinator".to_owned(), "localhost".to_owned()];
+    let mut names = vec![
+        service.clone(),
+        format!("{service}.cluster.local"),
+        "hasteward-coordinator".to_owned(),
+        "localhost".to_owned(),
+    ];
     names.extend(args.server_names.iter().cloned());
     names
 }
@@ -155,7 +222,12 @@ async fn gauges(metrics: Arc<Metrics>, fleet: Fleet, caches: Caches) {
 fn resident_bytes() -> Option<u64> {
     let status = std::fs::read_to_string("/proc/self/status").ok()?;
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
-    line.trim().strip_suffix(" kB")?.trim().parse::<u64>().ok().map(|kib| kib * 1024)
+    line.trim()
+        .strip_suffix(" kB")?
+        .trim()
+        .parse::<u64>()
+        .ok()
+        .map(|kib| kib * 1024)
 }
 
 /// What readiness looks at.
@@ -176,7 +248,9 @@ impl Readiness for State {
         }
         for (kind, state) in self.caches.states() {
             if !state.synced {
-                let why = state.interrupted.unwrap_or_else(|| "the first list is not complete".to_owned());
+                let why = state
+                    .interrupted
+                    .unwrap_or_else(|| "the first list is not complete".to_owned());
                 missing.push(NotReady::Watch { kind, why });
             }
         }

@@ -46,7 +46,12 @@ impl FailureKind {
             Self::Input | Self::NotFound => 2,
             Self::Refused => 3,
             Self::Unknowable | Self::Unreachable | Self::Timeout => 4,
-            Self::Unauthenticated | Self::Forbidden | Self::Busy | Self::Dependency | Self::Environment | Self::Internal => 1,
+            Self::Unauthenticated
+            | Self::Forbidden
+            | Self::Busy
+            | Self::Dependency
+            | Self::Environment
+            | Self::Internal => 1,
         }
     }
 }
@@ -78,7 +83,13 @@ impl Failure {
     /// A failure that the same call will meet again.
     #[must_use]
     pub fn new(code: &str, kind: FailureKind, message: impl Into<String>) -> Self {
-        Self { code: code.to_owned(), kind, message: message.into(), retryable: false, hint: None }
+        Self {
+            code: code.to_owned(),
+            kind,
+            message: message.into(),
+            retryable: false,
+            hint: None,
+        }
     }
 
     /// The same, and the call may succeed later.

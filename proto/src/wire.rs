@@ -1,5 +1,12 @@
 //! Generated gRPC code, one module a package. Meaning and units stand in `proto/hasteward/*.proto`.
-#![allow(missing_docs, unreachable_pub, unused_qualifications, clippy::pedantic, clippy::unwrap_used, reason = "generated code")]
+#![allow(
+    missing_docs,
+    unreachable_pub,
+    unused_qualifications,
+    clippy::pedantic,
+    clippy::unwrap_used, clippy::large_enum_variant,
+    reason = "generated code"
+)]
 
 /// Served by the agent on the connection that it dialled.
 pub mod agent {

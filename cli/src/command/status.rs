@@ -17,9 +17,13 @@ pub(super) async fn run(global: &Global) -> Result<Outcome, Failure> {
         None => people::Engine::Unspecified,
     };
     let mut steward = connect::steward(global).await?;
-    let request = ListClustersRequest { namespace: global.namespace.clone().unwrap_or_default(), engine: engine.into() };
+    let request = ListClustersRequest {
+        namespace: global.namespace.clone().unwrap_or_default(),
+        engine: engine.into(),
+    };
     let reply = steward.list_clusters(request).await?;
-    let mut list: ClusterList = serde_json::from_slice(&reply.list_json).map_err(|e| unreadable("list", &e))?;
+    let mut list: ClusterList =
+        serde_json::from_slice(&reply.list_json).map_err(|e| unreadable("list", &e))?;
     if let Some(cluster) = &global.cluster {
         list.clusters.retain(|row| &row.cluster.name == cluster);
     }

@@ -30,28 +30,52 @@ impl Cluster {
     /// The cluster of the chosen kubeconfig.
     pub(super) async fn from(global: &Global) -> Result<Self, Failure> {
         let failed = |error: &dyn std::fmt::Display| {
-            Failure::new("kubeconfig", FailureKind::Environment, format!("no usable kubeconfig: {error}"))
-                .hint("give --kubeconfig FILE or set KUBECONFIG; `kubectl version` must work")
+            Failure::new(
+                "kubeconfig",
+                FailureKind::Environment,
+                format!("no usable kubeconfig: {error}"),
+            )
+            .hint("give --kubeconfig FILE or set KUBECONFIG; `kubectl version` must work")
         };
-        let options = KubeConfigOptions { context: global.context.clone(), ..KubeConfigOptions::default() };
+        let options = KubeConfigOptions {
+            context: global.context.clone(),
+            ..KubeConfigOptions::default()
+        };
         let config = match (&global.kubeconfig, &global.context) {
             (Some(file), _) => {
                 let kubeconfig = Kubeconfig::read_from(file).map_err(|e| failed(&e))?;
-                kube::Config::from_custom_kubeconfig(kubeconfig, &options).await.map_err(|e| failed(&e))?
+                kube::Config::from_custom_kubeconfig(kubeconfig, &options)
+                    .await
+                    .map_err(|e| failed(&e))?
             }
-            (None, Some(_)) => kube::Config::from_kubeconfig(&options).await.map_err(|e| failed(&e))?,
+            (None, Some(_)) => kube::Config::from_kubeconfig(&options)
+                .await
+                .map_err(|e| failed(&e))?,
             (None, None) => kube::Config::infer().await.map_err(|e| failed(&e))?,
         };
         let client = Client::try_from(config).map_err(|e| failed(&e))?;
-        Ok(Self { client, namespace: global.system_namespace.clone() })
+        Ok(Self {
+            client,
+            namespace: global.system_namespace.clone(),
+        })
     }
 
     /// A token of the viewer's account for the coordinator.
     pub(super) async fn viewer_token(&self) -> Result<SecretString, Failure> {
         let accounts: Api<ServiceAccount> = Api::namespaced(self.client.clone(), &self.namespace);
-        let spec = TokenRequestSpec { audiences: vec![AUDIENCE.to_owned()], expiration_seconds: Some(TOKEN_SECONDS), bound_object_ref: None };
-        let request = TokenRequest { metadata: kube::api::ObjectMeta::default(), spec, status: None };
-        let reply = accounts.create_token_request(VIEWER, &PostParams::default(), &request).await;
+        let spec = TokenRequestSpec {
+            audiences: vec![AUDIENCE.to_owned()],
+            expiration_seconds: Some(TOKEN_SECONDS),
+            bound_object_ref: None,
+        };
+        let request = TokenRequest {
+            metadata: kube::api::ObjectMeta::default(),
+            spec,
+            status: None,
+        };
+        let reply = accounts
+            .create_token_request(VIEWER, &PostParams::default(), &request)
+            .await;
         let reply = reply.map_err(|e| self.refused("a token of ServiceAccount hasteward-viewer", &e))?;
         let token = reply.status.map(|s| s.token).unwrap_or_default();
         Ok(SecretString::from(token))
@@ -60,29 +84,67 @@ impl Cluster {
     /// The CA bundle that the coordinator published.
     pub(super) async fn ca(&self) -> Result<String, Failure> {
         let maps: Api<ConfigMap> = Api::namespaced(self.client.clone(), &self.namespace);
-        let map = maps.get("hasteward-ca").await.map_err(|e| self.refused("ConfigMap hasteward-ca", &e))?;
-        map.data.and_then(|mut data| data.remove("ca.crt")).ok_or_else(|| {
-            Failure::new("ca-missing", FailureKind::Dependency, format!("ConfigMap {}/hasteward-ca has no ca.crt", self.namespace))
-        })
+        let map = maps
+            .get("hasteward-ca")
+            .await
+            .map_err(|e| self.refused("ConfigMap hasteward-ca", &e))?;
+        map.data
+            .and_then(|mut data| data.remove("ca.crt"))
+            .ok_or_else(|| {
+                Failure::new(
+                    "ca-missing",
+                    FailureKind::Dependency,
+                    format!("ConfigMap {}/hasteward-ca has no ca.crt", self.namespace),
+                )
+            })
     }
 
     /// A byte stream to the coordinator's gRPC port.
     pub(super) async fn forward(&self) -> Result<DuplexStream, Failure> {
         let pods: Api<Pod> = Api::namespaced(self.client.clone(), &self.namespace);
-        let wanted = ListParams::default().labels("app.kubernetes.io/name=hasteward,app.kubernetes.io/component=coordinator");
+        let wanted = ListParams::default()
+            .labels("app.kubernetes.io/name=hasteward,app.kubernetes.io/component=coordinator");
         let list = pods.list(&wanted).await.map_err(|e| self.refused("pods", &e))?;
         let ready = |p: &&Pod| {
             let conditions = p.status.iter().flat_map(|s| s.conditions.iter().flatten());
-            p.metadata.deletion_timestamp.is_none() && conditions.into_iter().any(|c| c.type_ == "Ready" && c.status == "True")
+            p.metadata.deletion_timestamp.is_none()
+                && conditions
+                    .into_iter()
+                    .any(|c| c.type_ == "Ready" && c.status == "True")
         };
-        let name = list.items.iter().find(ready).and_then(|p| p.metadata.name.clone()).ok_or_else(|| {
-            let what = if list.items.is_empty() { "no coordinator runs" } else { "no coordinator is ready" };
-            Failure::new("coordinator-not-ready", FailureKind::Unreachable, format!("{what} in namespace {}", self.namespace))
+        let name = list
+            .items
+            .iter()
+            .find(ready)
+            .and_then(|p| p.metadata.name.clone())
+            .ok_or_else(|| {
+                let what = if list.items.is_empty() {
+                    "no coordinator runs"
+                } else {
+                    "no coordinator is ready"
+                };
+                Failure::new(
+                    "coordinator-not-ready",
+                    FailureKind::Unreachable,
+                    format!("{what} in namespace {}", self.namespace),
+                )
                 .retryable()
-                .hint(format!("kubectl get pods -n {} -l app.kubernetes.io/component=coordinator", self.namespace))
-        })?;
-        let mut forward = pods.portforward(&name, &[PORT]).await.map_err(|e| self.refused(&format!("a port-forward to pod {name}"), &e))?;
-        forward.take_stream(PORT).ok_or_else(|| Failure::new("port-forward", FailureKind::Internal, "the port-forward has no stream"))
+                .hint(format!(
+                    "kubectl get pods -n {} -l app.kubernetes.io/component=coordinator",
+                    self.namespace
+                ))
+            })?;
+        let mut forward = pods
+            .portforward(&name, &[PORT])
+            .await
+            .map_err(|e| self.refused(&format!("a port-forward to pod {name}"), &e))?;
+        forward.take_stream(PORT).ok_or_else(|| {
+            Failure::new(
+                "port-forward",
+                FailureKind::Internal,
+                "the port-forward has no stream",
+            )
+        })
     }
 
     /// The API server refused or did not answer.

@@ -42,7 +42,10 @@ pub(crate) async fn steward(global: &Global) -> Result<Steward, Failure> {
             format!("the coordinator was not reached within {} s", limit.as_secs()),
         )
         .retryable()
-        .hint(format!("kubectl get pods -n {} -l app.kubernetes.io/component=coordinator", global.system_namespace))),
+        .hint(format!(
+            "kubectl get pods -n {} -l app.kubernetes.io/component=coordinator",
+            global.system_namespace
+        ))),
     }
 }
 
@@ -50,7 +53,13 @@ async fn connect(global: &Global) -> Result<Steward, Failure> {
     if let (Some(cert), Some(key), Some(address)) = (&global.cert, &global.key, &global.coordinator) {
         let identity = CertifiedIdentity::from_files(cert, key).map_err(|e| material(&e))?;
         let stream = dial(address).await?;
-        return handshake(global, stream, &bundle(global, None).await?, Credential::Certificate(Box::new(identity))).await;
+        return handshake(
+            global,
+            stream,
+            &bundle(global, None).await?,
+            Credential::Certificate(Box::new(identity)),
+        )
+        .await;
     }
     let cluster = kubernetes::Cluster::from(global).await?;
     let bundle = bundle(global, Some(&cluster)).await?;
@@ -65,20 +74,38 @@ async fn connect(global: &Global) -> Result<Steward, Failure> {
 async fn bundle(global: &Global, cluster: Option<&kubernetes::Cluster>) -> Result<TrustBundle, Failure> {
     match (&global.ca, cluster) {
         (Some(file), _) => TrustBundle::from_file(file).map_err(|e| material(&e)),
-        (None, Some(cluster)) => TrustBundle::from_pem("ConfigMap hasteward-ca, key ca.crt", cluster.ca().await?.as_bytes()).map_err(|e| material(&e)),
-        (None, None) => Err(Failure::new("missing-argument", FailureKind::Input, "--ca is missing: give the coordinator's CA bundle")),
+        (None, Some(cluster)) => TrustBundle::from_pem(
+            "ConfigMap hasteward-ca, key ca.crt",
+            cluster.ca().await?.as_bytes(),
+        )
+        .map_err(|e| material(&e)),
+        (None, None) => Err(Failure::new(
+            "missing-argument",
+            FailureKind::Input,
+            "--ca is missing: give the coordinator's CA bundle",
+        )),
     }
 }
 
 async fn dial(address: &str) -> Result<TcpStream, Failure> {
     let stream = TcpStream::connect(address).await.map_err(|e| {
-        Failure::new("coordinator-unreachable", FailureKind::Unreachable, format!("--coordinator {address}: {e}")).retryable()
+        Failure::new(
+            "coordinator-unreachable",
+            FailureKind::Unreachable,
+            format!("--coordinator {address}: {e}"),
+        )
+        .retryable()
     })?;
     prepare_socket(&stream).map_err(|e| crate::command::environment("the socket could not be set up", &e))?;
     Ok(stream)
 }
 
-async fn handshake<S>(global: &Global, stream: S, bundle: &TrustBundle, credential: Credential) -> Result<Steward, Failure>
+async fn handshake<S>(
+    global: &Global,
+    stream: S,
+    bundle: &TrustBundle,
+    credential: Credential,
+) -> Result<Steward, Failure>
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
@@ -87,17 +114,29 @@ where
         Credential::Token(token) => (None, Some(token)),
     };
     let failed = |what: &dyn std::fmt::Display| {
-        Failure::new("coordinator-unverified", FailureKind::Unreachable, format!("the coordinator could not be verified: {what}"))
-            .hint("nothing was sent to it; compare ConfigMap hasteward-ca with the coordinator's certificate")
+        Failure::new(
+            "coordinator-unverified",
+            FailureKind::Unreachable,
+            format!("the coordinator could not be verified: {what}"),
+        )
+        .hint("nothing was sent to it; compare ConfigMap hasteward-ca with the coordinator's certificate")
     };
     let config = tls::client_config(bundle, identity.as_deref(), Protocol::People).map_err(|e| failed(&e))?;
     let name = format!("hasteward-coordinator.{}.svc", global.system_namespace);
     let name = rustls::pki_types::ServerName::try_from(name).map_err(|e| {
-        Failure::new("system-namespace", FailureKind::Input, format!("--system-namespace {}: {e}", global.system_namespace))
+        Failure::new(
+            "system-namespace",
+            FailureKind::Input,
+            format!("--system-namespace {}: {e}", global.system_namespace),
+        )
     })?;
     let settings = ChannelSettings::default();
-    let stream = tls::connect(config.into(), name, stream, settings.handshake_timeout).await.map_err(|e| failed(&e))?;
-    let connection = ReverseConnection::open(stream, &settings).await.map_err(|e| failed(&e))?;
+    let stream = tls::connect(config.into(), name, stream, settings.handshake_timeout)
+        .await
+        .map_err(|e| failed(&e))?;
+    let connection = ReverseConnection::open(stream, &settings)
+        .await
+        .map_err(|e| failed(&e))?;
     Steward::new(connection, token, global.timeout)
 }
 

@@ -6,7 +6,8 @@ use hasteward_proto::channel::reverse::ReverseConnection;
 use hasteward_proto::failure::{Failure, FailureKind};
 use hasteward_proto::wire::people::steward_client::StewardClient;
 use hasteward_proto::wire::people::{
-    GetVersionReply, GetVersionRequest, ListAgentsReply, ListAgentsRequest, ListClustersReply, ListClustersRequest, TriageReply, TriageRequest,
+    GetVersionReply, GetVersionRequest, ListAgentsReply, ListAgentsRequest, ListClustersReply,
+    ListClustersRequest, TriageReply, TriageRequest,
 };
 use secrecy::{ExposeSecret, SecretString};
 use tonic::metadata::{Ascii, MetadataValue};
@@ -31,22 +32,40 @@ macro_rules! call {
         /// One call.
         pub(crate) async fn $name(&mut self, message: $request) -> Result<$reply, Failure> {
             let request = self.request(message);
-            self.client.$name(request).await.map(tonic::Response::into_inner).map_err(Failure::from)
+            self.client
+                .$name(request)
+                .await
+                .map(tonic::Response::into_inner)
+                .map_err(Failure::from)
         }
     };
 }
 
 impl Steward {
-    pub(super) fn new(connection: ReverseConnection, token: Option<SecretString>, limit: Duration) -> Result<Self, Failure> {
+    pub(super) fn new(
+        connection: ReverseConnection,
+        token: Option<SecretString>,
+        limit: Duration,
+    ) -> Result<Self, Failure> {
         let header = |token: SecretString| -> Result<_, Failure> {
-            let mut value: MetadataValue<Ascii> = format!("Bearer {}", token.expose_secret())
-                .parse()
-                .map_err(|_| Failure::new("bad-token", FailureKind::Internal, "the API server gave a token that fits no header"))?;
+            let mut value: MetadataValue<Ascii> =
+                format!("Bearer {}", token.expose_secret()).parse().map_err(|_| {
+                    Failure::new(
+                        "bad-token",
+                        FailureKind::Internal,
+                        "the API server gave a token that fits no header",
+                    )
+                })?;
             value.set_sensitive(true);
             Ok(value)
         };
         let client = StewardClient::new(connection.channel()).max_decoding_message_size(MAX_ANSWER);
-        Ok(Self { client, _connection: connection, token: token.map(header).transpose()?, limit })
+        Ok(Self {
+            client,
+            _connection: connection,
+            token: token.map(header).transpose()?,
+            limit,
+        })
     }
 
     call!(triage, TriageRequest, TriageReply);

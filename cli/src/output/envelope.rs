@@ -75,25 +75,58 @@ pub struct ErrorDocument {
 
 impl From<Failure> for ErrorDocument {
     fn from(failure: Failure) -> Self {
-        let Failure { code, kind, message, retryable, hint } = failure;
-        Self { code, category: kind, message, retryable, hint }
+        let Failure {
+            code,
+            kind,
+            message,
+            retryable,
+            hint,
+        } = failure;
+        Self {
+            code,
+            category: kind,
+            message,
+            retryable,
+            hint,
+        }
     }
 }
 
 /// Every command that an envelope may name.
-const COMMANDS: [&str; 8] = ["triage", "get", "get-status", "get-agents", "version", "man", "schema", "serve"];
+const COMMANDS: [&str; 8] = [
+    "triage",
+    "get",
+    "get-status",
+    "get-agents",
+    "version",
+    "man",
+    "schema",
+    "serve",
+];
 
 impl Envelope {
     /// A run of `command` begins now.
     pub fn begin(command: &str) -> Self {
-        let command = COMMANDS.into_iter().find(|known| *known == command).unwrap_or("hasteward");
-        Self { command, run_id: uuid::Uuid::now_v7(), timestamp: jiff::Timestamp::now(), begun: Instant::now() }
+        let command = COMMANDS
+            .into_iter()
+            .find(|known| *known == command)
+            .unwrap_or("hasteward");
+        Self {
+            command,
+            run_id: uuid::Uuid::now_v7(),
+            timestamp: jiff::Timestamp::now(),
+            begun: Instant::now(),
+        }
     }
 
     /// It ended.
     pub fn end(self, outcome: Result<Outcome, Failure>) -> EnvelopeDocument {
         let (exit_code, warnings, errors, data) = match outcome {
-            Ok(Outcome { data, warnings, exit_code }) => (exit_code, warnings, Vec::new(), Some(data)),
+            Ok(Outcome {
+                data,
+                warnings,
+                exit_code,
+            }) => (exit_code, warnings, Vec::new(), Some(data)),
             Err(failure) => (failure.kind.exit_code(), Vec::new(), vec![failure.into()], None),
         };
         EnvelopeDocument {

@@ -29,15 +29,29 @@ pub enum Format {
 impl Format {
     /// Human on a terminal, JSON otherwise.
     pub fn automatic() -> Self {
-        if std::io::stdout().is_terminal() { Self::Human } else { Self::Json }
+        if std::io::stdout().is_terminal() {
+            Self::Human
+        } else {
+            Self::Json
+        }
     }
 
     /// The form that a command line asks for which could not be parsed.
     pub fn of_arguments(arguments: &[OsString]) -> Self {
         let texts: Vec<&str> = arguments.iter().filter_map(|a| a.to_str()).collect();
-        let flag = texts.windows(2).find(|pair| pair[0] == "--output").map(|pair| pair[1].to_owned());
-        let joined = || texts.iter().find_map(|t| t.strip_prefix("--output=")).map(str::to_owned);
-        let wanted = flag.or_else(joined).or_else(|| std::env::var("HASTEWARD_OUTPUT").ok());
+        let flag = texts
+            .windows(2)
+            .find(|pair| pair[0] == "--output")
+            .map(|pair| pair[1].to_owned());
+        let joined = || {
+            texts
+                .iter()
+                .find_map(|t| t.strip_prefix("--output="))
+                .map(str::to_owned)
+        };
+        let wanted = flag
+            .or_else(joined)
+            .or_else(|| std::env::var("HASTEWARD_OUTPUT").ok());
         match wanted.as_deref() {
             Some("json") => Self::Json,
             Some("jsonl") => Self::Jsonl,
@@ -62,7 +76,11 @@ pub struct Outcome {
 impl Outcome {
     /// An answer without anything to say besides, exit code 0.
     pub fn done(data: Data) -> Self {
-        Self { data, warnings: Vec::new(), exit_code: 0 }
+        Self {
+            data,
+            warnings: Vec::new(),
+            exit_code: 0,
+        }
     }
 }
 
@@ -80,8 +98,15 @@ pub fn finish(format: Format, envelope: Envelope, outcome: Result<Outcome, Failu
             }
         };
     }
-    if let Ok(Outcome { data: Data::Schema(schema), .. }) = &outcome {
-        print(&format!("{}\n", serde_json::to_string_pretty(schema).unwrap_or_default()));
+    if let Ok(Outcome {
+        data: Data::Schema(schema),
+        ..
+    }) = &outcome
+    {
+        print(&format!(
+            "{}\n",
+            serde_json::to_string_pretty(schema).unwrap_or_default()
+        ));
         return 0;
     }
     let document = envelope.end(outcome);

@@ -30,16 +30,28 @@ impl Field {
     }
 
     pub(super) fn toned(text: impl Into<String>, tone: Tone) -> Self {
-        Self { text: text.into(), tone, right: false }
+        Self {
+            text: text.into(),
+            tone,
+            right: false,
+        }
     }
 
     /// A number, aligned to the right.
     pub(super) fn number(text: impl Into<String>) -> Self {
-        Self { text: text.into(), tone: Tone::Plain, right: true }
+        Self {
+            text: text.into(),
+            tone: Tone::Plain,
+            right: true,
+        }
     }
 
     fn cell(self) -> Cell {
-        let cell = Cell::new(self.text).set_alignment(if self.right { CellAlignment::Right } else { CellAlignment::Left });
+        let cell = Cell::new(self.text).set_alignment(if self.right {
+            CellAlignment::Right
+        } else {
+            CellAlignment::Left
+        });
         match self.tone {
             Tone::Plain => cell,
             Tone::Good => cell.fg(Color::Green),
@@ -53,7 +65,10 @@ impl Field {
 /// The table, a line a row, ending in a newline.
 pub(super) fn render(header: &[&str], rows: Vec<Vec<Field>>) -> String {
     let mut table = Table::new();
-    table.load_style(presets::NOTHING).set_content_arrangement(ContentArrangement::Disabled).enforce_styling();
+    table
+        .load_style(presets::NOTHING)
+        .set_content_arrangement(ContentArrangement::Disabled)
+        .enforce_styling();
     table.set_header(header.iter().map(|h| Cell::new(h).add_attribute(Attribute::Bold)));
     for row in rows {
         table.add_row(row.into_iter().map(Field::cell));
@@ -61,5 +76,8 @@ pub(super) fn render(header: &[&str], rows: Vec<Vec<Field>>) -> String {
     for column in table.column_iter_mut() {
         column.set_padding((0, 2));
     }
-    table.lines().map(|line| format!("{}\n", line.trim_end())).collect()
+    table
+        .lines()
+        .map(|line| format!("{}\n", line.trim_end()))
+        .collect()
 }

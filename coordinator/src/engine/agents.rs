@@ -4,7 +4,9 @@ use std::time::Duration;
 
 use futures::future::BoxFuture;
 use hasteward_proto::primitive::NodeName;
-use hasteward_proto::wire::agent::{CountCommitsReply, CountCommitsRequest, InspectPostgresReply, InspectPostgresRequest};
+use hasteward_proto::wire::agent::{
+    CountCommitsReply, CountCommitsRequest, InspectPostgresReply, InspectPostgresRequest,
+};
 use hasteward_verdict::evidence::{UnreadReason, cnpg::AgentPresence};
 
 /// Why an agent gave no answer.

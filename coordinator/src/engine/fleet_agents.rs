@@ -5,7 +5,9 @@ use std::time::Duration;
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use hasteward_proto::primitive::NodeName;
-use hasteward_proto::wire::agent::{CountCommitsReply, CountCommitsRequest, InspectPostgresReply, InspectPostgresRequest};
+use hasteward_proto::wire::agent::{
+    CountCommitsReply, CountCommitsRequest, InspectPostgresReply, InspectPostgresRequest,
+};
 use hasteward_verdict::evidence::cnpg::AgentPresence;
 
 use super::agents::{AgentError, Agents};
@@ -22,7 +24,12 @@ impl FleetAgents {
     }
 
     /// Calls the agent of `node`, with `limit` for the whole way.
-    fn call<T, F>(&self, node: &NodeName, limit: Duration, call: impl FnOnce(AgentClient) -> F) -> BoxFuture<'static, Result<T, AgentError>>
+    fn call<T, F>(
+        &self,
+        node: &NodeName,
+        limit: Duration,
+        call: impl FnOnce(AgentClient) -> F,
+    ) -> BoxFuture<'static, Result<T, AgentError>>
     where
         F: Future<Output = Result<tonic::Response<T>, tonic::Status>> + Send + 'static,
         T: Send + 'static,
@@ -44,7 +51,10 @@ impl FleetAgents {
                 Ok(Err(status)) => Err(match status.code() {
                     tonic::Code::Unavailable | tonic::Code::Cancelled => AgentError::Unreachable(node),
                     tonic::Code::DeadlineExceeded => AgentError::Timeout { node, millis },
-                    _ => AgentError::Answered { node, message: status.message().to_owned() },
+                    _ => AgentError::Answered {
+                        node,
+                        message: status.message().to_owned(),
+                    },
                 }),
             }
         }
@@ -57,7 +67,13 @@ impl Agents for FleetAgents {
         if self.0.agent(node).is_some() {
             return AgentPresence::Connected;
         }
-        match self.0.list().into_iter().find(|agent| &agent.node == node).map(|agent| agent.state) {
+        match self
+            .0
+            .list()
+            .into_iter()
+            .find(|agent| &agent.node == node)
+            .map(|agent| agent.state)
+        {
             Some(AgentState::Connected) => AgentPresence::Connected,
             Some(AgentState::Lost | AgentState::NeverSeen) => AgentPresence::Unreachable,
             None => AgentPresence::None,
@@ -70,7 +86,9 @@ impl Agents for FleetAgents {
         request: InspectPostgresRequest,
         limit: Duration,
     ) -> BoxFuture<'static, Result<InspectPostgresReply, AgentError>> {
-        self.call(node, limit, |mut client| async move { client.inspect_postgres(request).await })
+        self.call(node, limit, |mut client| async move {
+            client.inspect_postgres(request).await
+        })
     }
 
     fn count_commits(
@@ -79,6 +97,8 @@ impl Agents for FleetAgents {
         request: CountCommitsRequest,
         limit: Duration,
     ) -> BoxFuture<'static, Result<CountCommitsReply, AgentError>> {
-        self.call(node, limit, |mut client| async move { client.count_commits(request).await })
+        self.call(node, limit, |mut client| async move {
+            client.count_commits(request).await
+        })
     }
 }

@@ -37,7 +37,8 @@ impl TriageEngine for Engines {
             Engine::Cnpg => self.cnpg.triage(&query.cluster, limit).await?,
             Engine::Galera => return Err(not_served(query.engine)),
         };
-        self.metrics.triage_done(query.engine, report.verdict.kind, begun.elapsed());
+        self.metrics
+            .triage_done(query.engine, report.verdict.kind, begun.elapsed());
         match query.instance {
             Some(instance) => only(report, &instance),
             None => Ok(report),
@@ -47,13 +48,19 @@ impl TriageEngine for Engines {
     async fn list_clusters(&self, query: ClusterQuery) -> Result<ClusterList, Failure> {
         match query.engine {
             Some(Engine::Galera) => Err(not_served(Engine::Galera)),
-            Some(Engine::Cnpg) | None => Ok(ClusterList { clusters: self.cnpg.list(query.namespace.as_deref()) }),
+            Some(Engine::Cnpg) | None => Ok(ClusterList {
+                clusters: self.cnpg.list(query.namespace.as_deref()),
+            }),
         }
     }
 }
 
 fn not_served(engine: Engine) -> Failure {
-    Failure::new("engine-not-served", FailureKind::Input, format!("engine: `{engine}` is not served by this release; allowed: cnpg"))
+    Failure::new(
+        "engine-not-served",
+        FailureKind::Input,
+        format!("engine: `{engine}` is not served by this release; allowed: cnpg"),
+    )
 }
 
 /// The report with one instance's row and diagnoses; those of the whole cluster stay.
@@ -68,6 +75,8 @@ fn only(mut report: TriageReport, instance: &InstanceName) -> Result<TriageRepor
         )
         .hint(format!("its instances: {}", names.join(", "))));
     }
-    report.diagnoses.retain(|d| d.target.as_ref().is_none_or(|target| target == instance));
+    report
+        .diagnoses
+        .retain(|d| d.target.as_ref().is_none_or(|target| target == instance));
     Ok(report)
 }

@@ -15,7 +15,7 @@ use rustls_pki_types::{CertificateDer, CertificateSigningRequestDer, PrivateKeyD
 use secrecy::{ExposeSecret, SecretString};
 use x509_parser::prelude::{FromDer, X509Certificate};
 
-use super::clock::{earlier, later};
+use crate::clock::{earlier, later};
 
 /// How long a certificate of an agent or of the coordinator is valid.
 pub const LEAF_VALIDITY: Duration = Duration::from_secs(24 * 3600);

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use secrecy::ExposeSecret;
 
 use super::authority::{AuthorityError, AuthorityPem, CertificateAuthority};
-use super::clock::Clock;
+use crate::clock::Clock;
 
 /// How often two replicas may cross before one gives up.
 const ATTEMPTS: u32 = 5;

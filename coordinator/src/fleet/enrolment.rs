@@ -14,9 +14,9 @@ use tracing::{info, warn};
 
 use super::admission::{AdmissionPolicy, Refusal, admit};
 use super::authority::{AuthorityError, CertificateAuthority, Subject};
-use super::clock::Clock;
 use super::registry::Fleet;
 use super::reviewer::TokenReviewer;
+use crate::clock::Clock;
 
 /// Largest request, bytes: token, certificate request and name.
 const MAX_MESSAGE: usize = 32 << 10;

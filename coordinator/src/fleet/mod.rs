@@ -4,7 +4,7 @@ pub mod admission;
 pub mod authority;
 pub mod authority_secret;
 pub mod authority_store;
-pub mod clock;
+
 pub mod enrolment;
 pub mod expected;
 pub mod kube_reviewer;
@@ -13,11 +13,11 @@ pub mod registry;
 pub mod reviewer;
 pub mod simulated;
 
+pub use crate::clock::{Clock, SystemClock};
 pub use admission::{AdmissionPolicy, Refusal};
 pub use authority::{AuthorityError, AuthorityPem, CertificateAuthority, Subject};
 pub use authority_secret::SecretAuthorityStore;
 pub use authority_store::{AuthorityStore, FileAuthorityStore, StoreError, load_or_create};
-pub use clock::{Clock, SystemClock};
 pub use enrolment::EnrolmentService;
 pub use kube_reviewer::KubeTokenReviewer;
 pub use node_channel::{AgentClient, NodeChannel};

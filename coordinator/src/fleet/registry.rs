@@ -16,8 +16,8 @@ use tonic::Status;
 use tonic::transport::Channel;
 use tracing::{debug, info, warn};
 
-use super::clock::{Clock, earlier};
 use super::node_channel::{AgentClient, Live, NodeChannel, Slot};
+use crate::clock::{Clock, earlier};
 
 /// How long an older connection has to prove that it is alive when a second agent appears.
 const CONFLICT_PROBE: Duration = Duration::from_secs(2);

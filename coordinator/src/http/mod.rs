@@ -33,14 +33,18 @@ pub async fn serve(
     readiness: Arc<dyn Readiness>,
     shutdown: CancellationToken,
 ) -> std::io::Result<()> {
-    let address = listener.local_addr().unwrap_or_else(|_| SocketAddr::from(([0, 0, 0, 0], 0)));
+    let address = listener
+        .local_addr()
+        .unwrap_or_else(|_| SocketAddr::from(([0, 0, 0, 0], 0)));
     tracing::info!(%address, "serving /metrics, /healthz and /readyz");
     let router = Router::new()
         .route("/metrics", get(scrape))
         .route("/healthz", get(|| async { "ok\n" }))
         .route("/readyz", get(ready))
         .with_state(Shared { metrics, readiness });
-    axum::serve(listener, router).with_graceful_shutdown(shutdown.cancelled_owned()).await
+    axum::serve(listener, router)
+        .with_graceful_shutdown(shutdown.cancelled_owned())
+        .await
 }
 
 async fn scrape(State(shared): State<Shared>) -> Response {
@@ -76,9 +80,18 @@ mod tests {
     }
 
     async fn get_path(path: &str, missing: Vec<NotReady>) -> (StatusCode, String) {
-        let shared = Shared { metrics: Arc::new(Metrics::new("test").unwrap()), readiness: Arc::new(Fixed(missing)) };
-        let router = Router::new().route("/metrics", get(scrape)).route("/readyz", get(ready)).with_state(shared);
-        let response = router.oneshot(Request::get(path).body(Body::empty()).unwrap()).await.unwrap();
+        let shared = Shared {
+            metrics: Arc::new(Metrics::new("test").unwrap()),
+            readiness: Arc::new(Fixed(missing)),
+        };
+        let router = Router::new()
+            .route("/metrics", get(scrape))
+            .route("/readyz", get(ready))
+            .with_state(shared);
+        let response = router
+            .oneshot(Request::get(path).body(Body::empty()).unwrap())
+            .await
+            .unwrap();
         let status = response.status();
         let body = to_bytes(response.into_body(), 1 << 20).await.unwrap();
         (status, String::from_utf8(body.to_vec()).unwrap())
@@ -86,8 +99,18 @@ mod tests {
 
     #[tokio::test]
     async fn readiness_names_what_is_missing() {
-        assert_eq!(get_path("/readyz", Vec::new()).await, (StatusCode::OK, "ok\n".to_owned()));
-        let (status, body) = get_path("/readyz", vec![NotReady::Watch { kind: "pods", why: "not synced".to_owned() }]).await;
+        assert_eq!(
+            get_path("/readyz", Vec::new()).await,
+            (StatusCode::OK, "ok\n".to_owned())
+        );
+        let (status, body) = get_path(
+            "/readyz",
+            vec![NotReady::Watch {
+                kind: "pods",
+                why: "not synced".to_owned(),
+            }],
+        )
+        .await;
         assert_eq!(status, StatusCode::SERVICE_UNAVAILABLE);
         assert!(body.contains("pods"), "{body}");
     }
@@ -96,6 +119,9 @@ mod tests {
     async fn metrics_are_prometheus_text() {
         let (status, body) = get_path("/metrics", Vec::new()).await;
         assert_eq!(status, StatusCode::OK);
-        assert!(body.contains("hasteward_build_info{version=\"test\"} 1"), "{body}");
+        assert!(
+            body.contains("hasteward_build_info{version=\"test\"} 1"),
+            "{body}"
+        );
     }
 }

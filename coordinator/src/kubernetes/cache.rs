@@ -26,7 +26,10 @@ pub struct Cache<K> {
 
 impl<K> Clone for Cache<K> {
     fn clone(&self) -> Self {
-        Self { objects: Arc::clone(&self.objects), state: self.state.clone() }
+        Self {
+            objects: Arc::clone(&self.objects),
+            state: self.state.clone(),
+        }
     }
 }
 
@@ -48,13 +51,31 @@ where
     K: Resource<DynamicType = ()> + Clone + DeserializeOwned + std::fmt::Debug + Send + Sync + 'static,
 {
     /// Starts watching `api` until `shutdown`.
-    fn start(api: Api<DeserializeGuard<K>>, config: watcher::Config, clock: Arc<dyn Clock>, shutdown: CancellationToken) -> Self {
+    fn start(
+        api: Api<DeserializeGuard<K>>,
+        config: watcher::Config,
+        clock: Arc<dyn Clock>,
+        shutdown: CancellationToken,
+    ) -> Self {
         let objects = Arc::new(RwLock::new(BTreeMap::new()));
-        let initial = CacheState { synced: false, confirmed_at: UnixMillis(0), not_served: false, interrupted: None };
+        let initial = CacheState {
+            synced: false,
+            confirmed_at: UnixMillis(0),
+            not_served: false,
+            interrupted: None,
+        };
         let (sender, state) = watch::channel(initial);
-        let cache = Self { objects: Arc::clone(&objects), state };
+        let cache = Self {
+            objects: Arc::clone(&objects),
+            state,
+        };
         tokio::spawn(async move {
-            let mut writer = Writer { objects, state: sender, clock, incoming: BTreeMap::new() };
+            let mut writer = Writer {
+                objects,
+                state: sender,
+                clock,
+                incoming: BTreeMap::new(),
+            };
             let mut events = watcher(api, config).default_backoff().boxed();
             loop {
                 tokio::select! {
@@ -79,7 +100,11 @@ impl<K> Cache<K> {
 
     /// Every object that `wanted` accepts, by namespace and name.
     pub fn list(&self, wanted: impl Fn(&K) -> bool) -> Vec<Arc<K>> {
-        self.read().values().filter(|object| wanted(object)).cloned().collect()
+        self.read()
+            .values()
+            .filter(|object| wanted(object))
+            .cloned()
+            .collect()
     }
 
     /// How current it is.
@@ -95,7 +120,9 @@ impl<K> Cache<K> {
     }
 
     fn read(&self) -> RwLockReadGuard<'_, BTreeMap<Key, Arc<K>>> {
-        self.objects.read().unwrap_or_else(std::sync::PoisonError::into_inner)
+        self.objects
+            .read()
+            .unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 }
 
@@ -135,7 +162,12 @@ where
             }
         }
         let confirmed_at = self.clock.now();
-        self.state.send_replace(CacheState { synced, confirmed_at, not_served: false, interrupted: None });
+        self.state.send_replace(CacheState {
+            synced,
+            confirmed_at,
+            not_served: false,
+            interrupted: None,
+        });
     }
 
     fn interrupted(&self, error: &watcher::Error) {
@@ -145,7 +177,12 @@ where
         self.state.send_modify(|state| {
             if not_served {
                 self.write().clear();
-                *state = CacheState { synced: true, confirmed_at, not_served: true, interrupted: None };
+                *state = CacheState {
+                    synced: true,
+                    confirmed_at,
+                    not_served: true,
+                    interrupted: None,
+                };
             } else {
                 state.interrupted = Some(error.to_string());
             }
@@ -156,12 +193,17 @@ where
     }
 
     fn write(&self) -> std::sync::RwLockWriteGuard<'_, BTreeMap<Key, Arc<K>>> {
-        self.objects.write().unwrap_or_else(std::sync::PoisonError::into_inner)
+        self.objects
+            .write()
+            .unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 }
 
 fn key(meta: &kube::api::ObjectMeta) -> Key {
-    (meta.namespace.clone().unwrap_or_default(), meta.name.clone().unwrap_or_default())
+    (
+        meta.namespace.clone().unwrap_or_default(),
+        meta.name.clone().unwrap_or_default(),
+    )
 }
 
 /// One unreadable object must not end the watch of its kind.
@@ -198,17 +240,53 @@ pub struct Caches {
 
 impl Caches {
     /// Starts every watch. `own_namespace` is where the agents run.
-    pub fn start(client: &Client, own_namespace: &str, clock: &Arc<dyn Clock>, shutdown: &CancellationToken) -> Self {
+    pub fn start(
+        client: &Client,
+        own_namespace: &str,
+        clock: &Arc<dyn Clock>,
+        shutdown: &CancellationToken,
+    ) -> Self {
         let of_cluster = || watcher::Config::default().labels("cnpg.io/cluster");
-        let agents = watcher::Config::default().labels("app.kubernetes.io/name=hasteward,app.kubernetes.io/component=agent");
+        let agents = watcher::Config::default()
+            .labels("app.kubernetes.io/name=hasteward,app.kubernetes.io/component=agent");
         let all = watcher::Config::default;
         Self {
-            clusters: Cache::start(Api::all(client.clone()), all(), Arc::clone(clock), shutdown.clone()),
-            pods: Cache::start(Api::all(client.clone()), of_cluster(), Arc::clone(clock), shutdown.clone()),
-            claims: Cache::start(Api::all(client.clone()), of_cluster(), Arc::clone(clock), shutdown.clone()),
-            volumes: Cache::start(Api::all(client.clone()), all(), Arc::clone(clock), shutdown.clone()),
-            nodes: Cache::start(Api::all(client.clone()), all(), Arc::clone(clock), shutdown.clone()),
-            agent_pods: Cache::start(Api::namespaced(client.clone(), own_namespace), agents, Arc::clone(clock), shutdown.clone()),
+            clusters: Cache::start(
+                Api::all(client.clone()),
+                all(),
+                Arc::clone(clock),
+                shutdown.clone(),
+            ),
+            pods: Cache::start(
+                Api::all(client.clone()),
+                of_cluster(),
+                Arc::clone(clock),
+                shutdown.clone(),
+            ),
+            claims: Cache::start(
+                Api::all(client.clone()),
+                of_cluster(),
+                Arc::clone(clock),
+                shutdown.clone(),
+            ),
+            volumes: Cache::start(
+                Api::all(client.clone()),
+                all(),
+                Arc::clone(clock),
+                shutdown.clone(),
+            ),
+            nodes: Cache::start(
+                Api::all(client.clone()),
+                all(),
+                Arc::clone(clock),
+                shutdown.clone(),
+            ),
+            agent_pods: Cache::start(
+                Api::namespaced(client.clone(), own_namespace),
+                agents,
+                Arc::clone(clock),
+                shutdown.clone(),
+            ),
         }
     }
 

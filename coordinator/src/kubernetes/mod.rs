@@ -8,6 +8,6 @@ mod objects;
 
 pub use cache::{Cache, CacheState, Caches};
 pub use objects::{
-    Cluster, ClusterSpec, ClusterStatus, Container, ContainerStateObject, ContainerStatus, Node, PersistentVolume, PersistentVolumeClaim, Pod,
-    PodVolume, VolumeMount, is_true,
+    Cluster, ClusterSpec, ClusterStatus, Container, ContainerStateObject, ContainerStatus, Node,
+    PersistentVolume, PersistentVolumeClaim, Pod, PodVolume, VolumeMount, is_true,
 };

@@ -441,7 +441,16 @@ impl PersistentVolume {
     /// The one node that this volume is tied to, where it is tied to exactly one by `kubernetes.io/hostname`.
     #[must_use]
     pub fn only_node(&self) -> Option<&str> {
-        let [term] = self.spec.node_affinity.as_ref()?.required.node_selector_terms.as_slice() else { return None };
+        let [term] = self
+            .spec
+            .node_affinity
+            .as_ref()?
+            .required
+            .node_selector_terms
+            .as_slice()
+        else {
+            return None;
+        };
         let by_host = |e: &&NodeExpression| e.key == "kubernetes.io/hostname" && e.operator == "In";
         match term.match_expressions.iter().find(by_host)?.values.as_slice() {
             [node] => Some(node),

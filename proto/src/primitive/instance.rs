@@ -8,7 +8,9 @@ use serde::{Deserialize, Serialize};
 
 /// A text that is no Kubernetes name.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{field}: `{text}` is not a valid name: expected 1 to 253 of a-z, 0-9, `-` and `.`, beginning and ending with a letter or digit")]
+#[error(
+    "{field}: `{text}` is not a valid name: expected 1 to 253 of a-z, 0-9, `-` and `.`, beginning and ending with a letter or digit"
+)]
 pub struct NameError {
     field: &'static str,
     text: String,
@@ -22,7 +24,14 @@ fn checked(field: &'static str, text: &str) -> Result<String, NameError> {
         && bytes.iter().all(|&b| plain(b) || b == b'-' || b == b'.')
         && plain(bytes[0])
         && plain(bytes[bytes.len() - 1]);
-    if valid { Ok(text.to_owned()) } else { Err(NameError { field, text: text.chars().take(80).collect() }) }
+    if valid {
+        Ok(text.to_owned())
+    } else {
+        Err(NameError {
+            field,
+            text: text.chars().take(80).collect(),
+        })
+    }
 }
 
 macro_rules! name {
@@ -107,7 +116,13 @@ impl InstanceName {
     /// `[a-z0-9_]` turned into `_` (CNPG `replicationSlots.highAvailability.slotPrefix`, default prefix).
     #[must_use]
     pub fn cnpg_slot_name(&self) -> String {
-        let plain = |c: char| if c.is_ascii_lowercase() || c.is_ascii_digit() { c } else { '_' };
+        let plain = |c: char| {
+            if c.is_ascii_lowercase() || c.is_ascii_digit() {
+                c
+            } else {
+                '_'
+            }
+        };
         format!("_cnpg_{}", self.0.chars().map(plain).collect::<String>())
     }
 }
@@ -124,13 +139,19 @@ impl PodUid {
     /// # Errors
     /// The text is neither a UUID nor 32 hexadecimal digits.
     pub fn new(text: &str) -> Result<Self, NameError> {
-        let hex = |part: &str| part.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b));
+        let hex = |part: &str| {
+            part.bytes()
+                .all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b))
+        };
         let groups: Vec<_> = text.split('-').map(str::len).collect();
         let valid = text.split('-').all(hex) && (groups == [8, 4, 4, 4, 12] || groups == [32]);
         if valid {
             Ok(Self(text.to_owned()))
         } else {
-            Err(NameError { field: "pod uid", text: text.chars().take(80).collect() })
+            Err(NameError {
+                field: "pod uid",
+                text: text.chars().take(80).collect(),
+            })
         }
     }
 
@@ -210,7 +231,10 @@ mod tests {
 
     #[test]
     fn slot_names_follow_cnpg() {
-        assert_eq!(InstanceName::new("cluster-example.x-2").unwrap().cnpg_slot_name(), "_cnpg_cluster_example_x_2");
+        assert_eq!(
+            InstanceName::new("cluster-example.x-2").unwrap().cnpg_slot_name(),
+            "_cnpg_cluster_example_x_2"
+        );
     }
 
     #[test]

@@ -63,11 +63,16 @@ impl FromStr for Lsn {
     type Err = LsnError;
 
     fn from_str(text: &str) -> Result<Self, LsnError> {
-        let error = || LsnError { text: text.chars().take(64).collect() };
+        let error = || LsnError {
+            text: text.chars().take(64).collect(),
+        };
         let (high, low) = text.split_once('/').ok_or_else(error)?;
         let half = |part: &str| {
             let plain = (1..=8).contains(&part.len()) && part.bytes().all(|b| b.is_ascii_hexdigit());
-            plain.then(|| u64::from_str_radix(part, 16).ok()).flatten().ok_or_else(error)
+            plain
+                .then(|| u64::from_str_radix(part, 16).ok())
+                .flatten()
+                .ok_or_else(error)
         };
         Self::new((half(high)? << 32) | half(low)?).ok_or_else(error)
     }
@@ -81,7 +86,9 @@ impl Serialize for Lsn {
 
 impl<'de> Deserialize<'de> for Lsn {
     fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        String::deserialize(deserializer)?.parse().map_err(serde::de::Error::custom)
+        String::deserialize(deserializer)?
+            .parse()
+            .map_err(serde::de::Error::custom)
     }
 }
 
@@ -108,7 +115,19 @@ mod tests {
 
     #[test]
     fn rejects_what_postgres_rejects() {
-        for bad in ["", "/", "0/", "/1", "0x1/2", "1/2/3", "+1/2", " 1/2", "123456789/0", "g/1", "1-2"] {
+        for bad in [
+            "",
+            "/",
+            "0/",
+            "/1",
+            "0x1/2",
+            "1/2/3",
+            "+1/2",
+            " 1/2",
+            "123456789/0",
+            "g/1",
+            "1-2",
+        ] {
             assert!(bad.parse::<Lsn>().is_err(), "{bad}");
         }
     }

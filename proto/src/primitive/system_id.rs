@@ -54,7 +54,9 @@ impl FromStr for SystemId {
         plain
             .then(|| text.parse().ok().and_then(Self::new))
             .flatten()
-            .ok_or_else(|| SystemIdError { text: text.chars().take(64).collect() })
+            .ok_or_else(|| SystemIdError {
+                text: text.chars().take(64).collect(),
+            })
     }
 }
 
@@ -66,7 +68,9 @@ impl Serialize for SystemId {
 
 impl<'de> Deserialize<'de> for SystemId {
     fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        String::deserialize(deserializer)?.parse().map_err(serde::de::Error::custom)
+        String::deserialize(deserializer)?
+            .parse()
+            .map_err(serde::de::Error::custom)
     }
 }
 

@@ -66,7 +66,9 @@ impl FromStr for TimelineId {
         plain
             .then(|| text.parse().ok().and_then(Self::new))
             .flatten()
-            .ok_or_else(|| TimelineIdError { text: text.chars().take(64).collect() })
+            .ok_or_else(|| TimelineIdError {
+                text: text.chars().take(64).collect(),
+            })
     }
 }
 

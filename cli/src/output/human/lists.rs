@@ -22,7 +22,10 @@ pub(super) fn status(list: &ClusterList) -> String {
             Field::plain(row.phase.as_deref().unwrap_or("-")),
         ]
     });
-    render(&["ENGINE", "NAMESPACE", "CLUSTER", "READY", "PRIMARY", "PHASE"], rows.collect())
+    render(
+        &["ENGINE", "NAMESPACE", "CLUSTER", "READY", "PRIMARY", "PHASE"],
+        rows.collect(),
+    )
 }
 
 pub(super) fn agents(list: &AgentList, now: i64) -> String {
@@ -35,12 +38,23 @@ pub(super) fn agents(list: &AgentList, now: i64) -> String {
             AgentState::Lost => ("lost", Tone::Bad),
             AgentState::NeverSeen => ("never seen", Tone::Bad),
         };
-        let when = |at: Option<hasteward_proto::primitive::UnixMillis>| at.map_or_else(|| "-".to_owned(), |t| units::ago(now, t.0));
+        let when = |at: Option<hasteward_proto::primitive::UnixMillis>| {
+            at.map_or_else(|| "-".to_owned(), |t| units::ago(now, t.0))
+        };
         let expires = row.certificate_expires.map_or_else(
             || "-".to_owned(),
-            |t| format!("in {}", units::span(u64::try_from(t.0.saturating_sub(now)).unwrap_or(0))),
+            |t| {
+                format!(
+                    "in {}",
+                    units::span(u64::try_from(t.0.saturating_sub(now)).unwrap_or(0))
+                )
+            },
         );
-        let conflicts = if row.identity_conflicts == 0 { Tone::Quiet } else { Tone::Bad };
+        let conflicts = if row.identity_conflicts == 0 {
+            Tone::Quiet
+        } else {
+            Tone::Bad
+        };
         vec![
             Field::plain(&row.node),
             Field::toned(state, tone),
@@ -51,10 +65,25 @@ pub(super) fn agents(list: &AgentList, now: i64) -> String {
             Field::toned(row.identity_conflicts.to_string(), conflicts),
         ]
     });
-    render(&["NODE", "STATE", "VERSION", "CONNECTED", "LAST SEEN", "CERTIFICATE ENDS", "CONFLICTS"], rows.collect())
+    render(
+        &[
+            "NODE",
+            "STATE",
+            "VERSION",
+            "CONNECTED",
+            "LAST SEEN",
+            "CERTIFICATE ENDS",
+            "CONFLICTS",
+        ],
+        rows.collect(),
+    )
 }
 
 pub(super) fn version(version: &Version) -> String {
-    let coordinator = version.coordinator.as_deref().map(|c| format!("coordinator {c}\n")).unwrap_or_default();
+    let coordinator = version
+        .coordinator
+        .as_deref()
+        .map(|c| format!("coordinator {c}\n"))
+        .unwrap_or_default();
     format!("hasteward   {}\n{coordinator}", version.client)
 }

@@ -3,7 +3,8 @@
 use std::fmt::Write;
 
 use hasteward_verdict::report::{
-    Action, Branch, Diagnosis, InstanceReport, Role, Severity, TriageReport, Verdict, VerdictKind, VolumeReport,
+    Action, Branch, Diagnosis, InstanceReport, Role, Severity, TriageReport, Verdict, VerdictKind,
+    VolumeReport,
 };
 
 use super::super::table::{self, Field, Tone};
@@ -24,20 +25,50 @@ pub(super) fn render(report: &TriageReport, now: i64) -> String {
 
 fn headline(report: &TriageReport) -> String {
     let healthy = report.exit_code() == 0;
-    let authority = report.verdict.authority.as_ref().map(ToString::to_string).unwrap_or_default();
+    let authority = report
+        .verdict
+        .authority
+        .as_ref()
+        .map(ToString::to_string)
+        .unwrap_or_default();
     let (style, word, sentence) = match report.verdict.kind {
-        VerdictKind::Provable if healthy => (GREEN, "HEALTHY", format!("{authority} is the primary and holds everything.")),
-        VerdictKind::Provable => (YELLOW, "ACTION NEEDED", format!("{authority} is the primary and holds everything.")),
-        VerdictKind::LeaderNotPrimary => (RED, "LEADER NOT PRIMARY", format!("{authority} holds everything, but is not the primary.")),
-        VerdictKind::Diverged => (RED, "DIVERGED", "Each branch holds commits that the other lacks. Erase nothing.".to_owned()),
-        VerdictKind::Undeterminable => {
-            (RED, "CANNOT KNOW", "Who holds the newest data could not be established. Erase nothing.".to_owned())
-        }
+        VerdictKind::Provable if healthy => (
+            GREEN,
+            "HEALTHY",
+            format!("{authority} is the primary and holds everything."),
+        ),
+        VerdictKind::Provable => (
+            YELLOW,
+            "ACTION NEEDED",
+            format!("{authority} is the primary and holds everything."),
+        ),
+        VerdictKind::LeaderNotPrimary => (
+            RED,
+            "LEADER NOT PRIMARY",
+            format!("{authority} holds everything, but is not the primary."),
+        ),
+        VerdictKind::Diverged => (
+            RED,
+            "DIVERGED",
+            "Each branch holds commits that the other lacks. Erase nothing.".to_owned(),
+        ),
+        VerdictKind::Undeterminable => (
+            RED,
+            "CANNOT KNOW",
+            "Who holds the newest data could not be established. Erase nothing.".to_owned(),
+        ),
     };
     let engine = report.engine;
     let cluster = styled(BOLD, &report.cluster);
-    let phase = report.phase.as_deref().map(|p| styled(DIM, format!("  operator says: {p}\n"))).unwrap_or_default();
-    format!("{cluster} ({engine}): {}. {sentence}\n{phase}", styled(style, word))
+    let phase = report
+        .phase
+        .as_deref()
+        .map(|p| styled(DIM, format!("  operator says: {p}\n")))
+        .unwrap_or_default();
+    format!(
+        "{cluster} ({engine}): {}. {sentence}\n{phase}",
+        styled(style, word)
+    )
 }
 
 fn reasons(verdict: &Verdict) -> String {
@@ -65,12 +96,19 @@ fn branch(branch: &Branch) -> String {
         Some(n) => format!("{n} commits"),
     };
     let times = match (branch.first_commit_at, branch.last_commit_at) {
-        (Some(first), Some(last)) if first != last => format!(", {} to {}", units::moment(first.0), units::moment(last.0)),
+        (Some(first), Some(last)) if first != last => {
+            format!(", {} to {}", units::moment(first.0), units::moment(last.0))
+        }
         (Some(at), _) | (_, Some(at)) => format!(", {}", units::moment(at.0)),
         (None, None) => String::new(),
     };
     let past = units::bytes(branch.bytes_past_fork);
-    format!("{} on timeline {} to {}: {past} past the fork, {commits}{times}", names.join(", "), branch.timeline, branch.end)
+    format!(
+        "{} on timeline {} to {}: {past} past the fork, {commits}{times}",
+        names.join(", "),
+        branch.timeline,
+        branch.end
+    )
 }
 
 fn instances(instances: &[InstanceReport], now: i64) -> String {
@@ -81,8 +119,20 @@ fn instances(instances: &[InstanceReport], now: i64) -> String {
             Role::Unknown => Field::toned("unknown", Tone::Warning),
         };
         let position = i.position.as_ref();
-        let seen = position.and_then(|p| p.seen_at).map(|t| format!(" ({})", units::ago(now, t.0))).unwrap_or_default();
-        let lag = position.and_then(|p| p.lag_bytes).map_or_else(|| "-".to_owned(), |lag| if lag == 0 { "0".to_owned() } else { units::bytes(lag) });
+        let seen = position
+            .and_then(|p| p.seen_at)
+            .map(|t| format!(" ({})", units::ago(now, t.0)))
+            .unwrap_or_default();
+        let lag = position.and_then(|p| p.lag_bytes).map_or_else(
+            || "-".to_owned(),
+            |lag| {
+                if lag == 0 {
+                    "0".to_owned()
+                } else {
+                    units::bytes(lag)
+                }
+            },
+        );
         let action = action(i.action);
         vec![
             Field::plain(i.instance.to_string()),
@@ -96,7 +146,17 @@ fn instances(instances: &[InstanceReport], now: i64) -> String {
             Field::toned(action.0, action.1),
         ]
     });
-    let header = ["INSTANCE", "NODE", "ROLE", "STATE", "TIMELINE", "POSITION", "LAG", "DISK FREE", "ACTION"];
+    let header = [
+        "INSTANCE",
+        "NODE",
+        "ROLE",
+        "STATE",
+        "TIMELINE",
+        "POSITION",
+        "LAG",
+        "DISK FREE",
+        "ACTION",
+    ];
     table::render(&header, rows.collect())
 }
 
@@ -115,11 +175,33 @@ fn action(action: Action) -> (&'static str, Tone) {
 
 /// The fullest volume.
 fn disk(volumes: &[VolumeReport]) -> Field {
-    let percent = |v: &VolumeReport| v.free_bytes.saturating_mul(100).checked_div(v.total_bytes).unwrap_or(100);
-    let Some(fullest) = volumes.iter().min_by_key(|v| percent(v)) else { return Field::plain("-") };
-    let name = if fullest.volume == "data" { String::new() } else { format!(" ({})", fullest.volume) };
-    let tone = if percent(fullest) <= LOW_PERCENT { Tone::Bad } else { Tone::Plain };
-    Field::toned(format!("{}% of {}{name}", percent(fullest), units::bytes(fullest.total_bytes)), tone)
+    let percent = |v: &VolumeReport| {
+        v.free_bytes
+            .saturating_mul(100)
+            .checked_div(v.total_bytes)
+            .unwrap_or(100)
+    };
+    let Some(fullest) = volumes.iter().min_by_key(|v| percent(v)) else {
+        return Field::plain("-");
+    };
+    let name = if fullest.volume == "data" {
+        String::new()
+    } else {
+        format!(" ({})", fullest.volume)
+    };
+    let tone = if percent(fullest) <= LOW_PERCENT {
+        Tone::Bad
+    } else {
+        Tone::Plain
+    };
+    Field::toned(
+        format!(
+            "{}% of {}{name}",
+            percent(fullest),
+            units::bytes(fullest.total_bytes)
+        ),
+        tone,
+    )
 }
 
 /// Why an instance is to be acted on, and what could not be read of it.
@@ -132,11 +214,18 @@ fn why(instances: &[InstanceReport]) -> String {
             }
         }
         for unread in &instance.unread {
-            let line = format!("{}: {} not read: {}", instance.instance, unread.item, unread.why.detail);
+            let line = format!(
+                "{}: {} not read: {}",
+                instance.instance, unread.item, unread.why.detail
+            );
             let _ = writeln!(text, "  {}", styled(DIM, line));
         }
     }
-    if text.is_empty() { text } else { format!("\n{text}") }
+    if text.is_empty() {
+        text
+    } else {
+        format!("\n{text}")
+    }
 }
 
 fn diagnoses(diagnoses: &[Diagnosis]) -> String {
@@ -148,14 +237,27 @@ fn diagnoses(diagnoses: &[Diagnosis]) -> String {
             Severity::Warning => (YELLOW, "WARNING"),
             Severity::Info => (CYAN, "INFO"),
         };
-        let target = diagnosis.target.as_ref().map(|t| format!("  {t}")).unwrap_or_default();
-        let _ = writeln!(text, "\n{}  {}{target}", styled(style, word), styled(BOLD, &diagnosis.id));
+        let target = diagnosis
+            .target
+            .as_ref()
+            .map(|t| format!("  {t}"))
+            .unwrap_or_default();
+        let _ = writeln!(
+            text,
+            "\n{}  {}{target}",
+            styled(style, word),
+            styled(BOLD, &diagnosis.id)
+        );
         let _ = writeln!(text, "  {}", diagnosis.summary);
         for evidence in &diagnosis.evidence {
             let _ = writeln!(text, "  {}", styled(DIM, format!("· {evidence}")));
         }
         for (index, line) in diagnosis.remedy.lines().enumerate() {
-            let _ = writeln!(text, "  {} {line}", styled(CYAN, if index == 0 { "→" } else { " " }));
+            let _ = writeln!(
+                text,
+                "  {} {line}",
+                styled(CYAN, if index == 0 { "→" } else { " " })
+            );
         }
     }
     text

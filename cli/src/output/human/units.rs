@@ -12,7 +12,11 @@ pub(super) fn bytes(bytes: u64) -> String {
         unit += 1;
     }
     let tenth = rest * 10 / 1024;
-    if unit == 0 || scaled >= 100 { format!("{scaled} {}", UNITS[unit]) } else { format!("{scaled}.{tenth} {}", UNITS[unit]) }
+    if unit == 0 || scaled >= 100 {
+        format!("{scaled} {}", UNITS[unit])
+    } else {
+        format!("{scaled}.{tenth} {}", UNITS[unit])
+    }
 }
 
 /// `4m10s`.
@@ -36,7 +40,10 @@ pub(super) fn moment(millis: i64) -> String {
 
 /// How long before `now`.
 pub(super) fn ago(now: i64, then: i64) -> String {
-    format!("{} ago", span(u64::try_from(now.saturating_sub(then)).unwrap_or(0)))
+    format!(
+        "{} ago",
+        span(u64::try_from(now.saturating_sub(then)).unwrap_or(0))
+    )
 }
 
 #[cfg(test)]

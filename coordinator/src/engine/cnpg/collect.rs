@@ -8,7 +8,8 @@ use hasteward_proto::primitive::{ClusterRef, InstanceName, NodeName};
 use hasteward_proto::wire::agent::{CountCommitsRequest, InspectPostgresRequest};
 use hasteward_verdict::cnpg::Question;
 use hasteward_verdict::evidence::cnpg::{
-    AgentPresence, Claim, ClusterResource, CnpgEvidence, CommitsPast, DiskEvidence, InstanceEvidence, Node, Pod,
+    AgentPresence, Claim, ClusterResource, CnpgEvidence, CommitsPast, DiskEvidence, InstanceEvidence, Node,
+    Pod,
 };
 use hasteward_verdict::evidence::{Evidence, UnreadReason};
 
@@ -25,22 +26,38 @@ impl CnpgEngine {
     pub(super) async fn collect(&self, cluster: &ClusterRef, limit: Duration) -> CnpgEvidence {
         let (resource, instances) = self.confirmed(cluster).await;
         let names = instances.unwrap_or_default();
-        let instances = names.iter().map(|name| self.instance(cluster, resource.value(), name, limit));
+        let instances = names
+            .iter()
+            .map(|name| self.instance(cluster, resource.value(), name, limit));
         let mut instances = join_all(instances).await;
         instances.sort_by(|a, b| (a.name.ordinal(), &a.name).cmp(&(b.name.ordinal(), &b.name)));
-        let evidence = CnpgEvidence { cluster: cluster.clone(), collected_at: self.clock.now(), resource, instances };
+        let evidence = CnpgEvidence {
+            cluster: cluster.clone(),
+            collected_at: self.clock.now(),
+            resource,
+            instances,
+        };
         self.memory.note(&evidence);
         evidence
     }
 
     /// The custom resource, confirmed by the API server where it answers, and the names of its instances.
-    async fn confirmed(&self, cluster: &ClusterRef) -> (Evidence<ClusterResource>, Option<BTreeSet<InstanceName>>) {
-        let api: kube::Api<crate::kubernetes::Cluster> = kube::Api::namespaced(self.client.clone(), &cluster.namespace);
+    async fn confirmed(
+        &self,
+        cluster: &ClusterRef,
+    ) -> (Evidence<ClusterResource>, Option<BTreeSet<InstanceName>>) {
+        let api: kube::Api<crate::kubernetes::Cluster> =
+            kube::Api::namespaced(self.client.clone(), &cluster.namespace);
         let fresh = tokio::time::timeout(CONFIRM, api.get_opt(&cluster.name)).await;
         let confirmed_at = self.clock.now();
         let (object, source, read_at) = match fresh {
             Ok(Ok(Some(object))) => (std::sync::Arc::new(object), "API server".to_owned(), confirmed_at),
-            Ok(Ok(None)) => return (Evidence::absent("the API server answered that it does not exist"), None),
+            Ok(Ok(None)) => {
+                return (
+                    Evidence::absent("the API server answered that it does not exist"),
+                    None,
+                );
+            }
             not_confirmed => {
                 let why = match not_confirmed {
                     Ok(Err(error)) => error.to_string(),
@@ -48,7 +65,11 @@ impl CnpgEngine {
                 };
                 let state = self.caches.clusters.state();
                 match self.caches.clusters.get(&cluster.namespace, &cluster.name) {
-                    Some(object) => (object, format!("cache; the API server did not confirm it: {why}"), state.confirmed_at),
+                    Some(object) => (
+                        object,
+                        format!("cache; the API server did not confirm it: {why}"),
+                        state.confirmed_at,
+                    ),
                     None => return (Evidence::unread(UnreadReason::Api, why), None),
                 }
             }
@@ -57,10 +78,24 @@ impl CnpgEngine {
         let mut names: BTreeSet<InstanceName> = resource.instance_names.iter().cloned().collect();
         let here = |meta: &kube::api::ObjectMeta| {
             let in_namespace = meta.namespace.as_deref() == Some(&cluster.namespace);
-            in_namespace.then(|| kubernetes::instance_of(meta, &resource.uid)).flatten()
+            in_namespace
+                .then(|| kubernetes::instance_of(meta, &resource.uid))
+                .flatten()
         };
-        names.extend(self.caches.pods.list(|p| here(&p.metadata).is_some()).iter().filter_map(|p| here(&p.metadata)));
-        names.extend(self.caches.claims.list(|c| here(&c.metadata).is_some()).iter().filter_map(|c| here(&c.metadata)));
+        names.extend(
+            self.caches
+                .pods
+                .list(|p| here(&p.metadata).is_some())
+                .iter()
+                .filter_map(|p| here(&p.metadata)),
+        );
+        names.extend(
+            self.caches
+                .claims
+                .list(|c| here(&c.metadata).is_some())
+                .iter()
+                .filter_map(|c| here(&c.metadata)),
+        );
         (Evidence::known(resource, source, read_at), Some(names))
     }
 
@@ -78,7 +113,10 @@ impl CnpgEngine {
         let pods = self.caches.pods.state();
         let pod = match object.as_deref().map(kubernetes::pod) {
             Some(Some(pod)) => Evidence::known(pod, "API server", pods.confirmed_at),
-            Some(None) => Evidence::unread(UnreadReason::Api, "the API server gave a pod without a usable UID"),
+            Some(None) => Evidence::unread(
+                UnreadReason::Api,
+                "the API server gave a pod without a usable UID",
+            ),
             None => missing(&pods, &format!("no pod {name} is owned by the cluster")),
         };
         let claims = self.claims(cluster, uid, name);
@@ -87,12 +125,14 @@ impl CnpgEngine {
             (Some(pod), Some(node)) => Some((target::target(cluster, pod, &self.caches), node.name.clone())),
             _ => None,
         };
-        let (disk, server) = match asked {
-            Some((target, node)) => self.inspect(target, &node, limit).await,
-            None => {
-                let detail = format!("{name} has no pod on a node");
-                (DiskEvidence::unread(UnreadReason::NoPod, &detail), Evidence::unread(UnreadReason::NoPod, detail))
-            }
+        let (disk, server) = if let Some((target, node)) = asked {
+            self.inspect(target, &node, limit).await
+        } else {
+            let detail = format!("{name} has no pod on a node");
+            (
+                DiskEvidence::unread(UnreadReason::NoPod, &detail),
+                Evidence::unread(UnreadReason::NoPod, detail),
+            )
         };
         let seen = self.memory.of(cluster, name);
         let mut instance = InstanceEvidence {
@@ -117,7 +157,13 @@ impl CnpgEngine {
             c.metadata.namespace.as_deref() == Some(&cluster.namespace)
                 && kubernetes::instance_of(&c.metadata, uid).as_ref() == Some(name)
         };
-        let claims: Vec<Claim> = self.caches.claims.list(wanted).iter().map(|c| kubernetes::claim(c)).collect();
+        let claims: Vec<Claim> = self
+            .caches
+            .claims
+            .list(wanted)
+            .iter()
+            .map(|c| kubernetes::claim(c))
+            .collect();
         if claims.is_empty() {
             return missing(&state, &format!("no PVC of {name} is owned by the cluster"));
         }
@@ -129,7 +175,9 @@ impl CnpgEngine {
         let state = self.caches.nodes.state();
         let tied = || {
             let volumes = claims.into_iter().flatten().filter_map(|c| c.volume.as_deref());
-            volumes.filter_map(|v| self.caches.volumes.get("", v)).find_map(|pv| NodeName::new(pv.only_node()?).ok())
+            volumes
+                .filter_map(|v| self.caches.volumes.get("", v))
+                .find_map(|pv| NodeName::new(pv.only_node()?).ok())
         };
         let Some(name) = pod.and_then(|p| p.node.clone()).or_else(tied) else {
             return Evidence::absent("bound to no node");
@@ -146,7 +194,11 @@ impl CnpgEngine {
     }
 
     fn has_agent_pod(&self, node: &NodeName) -> bool {
-        !self.caches.agent_pods.list(|p| p.spec.node_name.as_deref() == Some(node.as_str())).is_empty()
+        !self
+            .caches
+            .agent_pods
+            .list(|p| p.spec.node_name.as_deref() == Some(node.as_str()))
+            .is_empty()
     }
 
     async fn inspect(
@@ -156,12 +208,19 @@ impl CnpgEngine {
         limit: Duration,
     ) -> (DiskEvidence, Evidence<hasteward_verdict::evidence::cnpg::Server>) {
         let budget = u32::try_from(limit.saturating_sub(MARGIN).as_millis()).unwrap_or(u32::MAX);
-        let request = InspectPostgresRequest { target: Some(target), always_scan_wal: false, budget_ms: budget };
+        let request = InspectPostgresRequest {
+            target: Some(target),
+            always_scan_wal: false,
+            budget_ms: budget,
+        };
         match self.agents.inspect_postgres(node, request, limit).await {
             Ok(reply) => reading::reply(reply),
             Err(error) => {
                 let detail = error.to_string();
-                (DiskEvidence::unread(error.reason(), &detail), Evidence::unread(error.reason(), detail))
+                (
+                    DiskEvidence::unread(error.reason(), &detail),
+                    Evidence::unread(error.reason(), detail),
+                )
             }
         }
     }
@@ -169,10 +228,23 @@ impl CnpgEngine {
     /// Asks the agents what the pure core wants to know, and puts the answers into `evidence`.
     pub(super) async fn answer(&self, evidence: &mut CnpgEvidence, questions: &[Question], limit: Duration) {
         let cluster = evidence.cluster.clone();
-        let answers = join_all(questions.iter().map(|question| self.count(&cluster, evidence, question, limit))).await;
+        let answers = join_all(
+            questions
+                .iter()
+                .map(|question| self.count(&cluster, evidence, question, limit)),
+        )
+        .await;
         for (question, commits) in questions.iter().zip(answers) {
-            if let Some(instance) = evidence.instances.iter_mut().find(|i| i.name == question.instance) {
-                instance.commits_past.push(CommitsPast { timeline: question.timeline, past: question.past, commits });
+            if let Some(instance) = evidence
+                .instances
+                .iter_mut()
+                .find(|i| i.name == question.instance)
+            {
+                instance.commits_past.push(CommitsPast {
+                    timeline: question.timeline,
+                    past: question.past,
+                    commits,
+                });
             }
         }
         evidence.collected_at = self.clock.now();
@@ -185,10 +257,20 @@ impl CnpgEngine {
         question: &Question,
         limit: Duration,
     ) -> Evidence<hasteward_verdict::evidence::cnpg::Commits> {
-        let node = evidence.instances.iter().find(|i| i.name == question.instance).and_then(|i| i.node.value());
-        let pod = self.caches.pods.get(&cluster.namespace, question.instance.as_str());
+        let node = evidence
+            .instances
+            .iter()
+            .find(|i| i.name == question.instance)
+            .and_then(|i| i.node.value());
+        let pod = self
+            .caches
+            .pods
+            .get(&cluster.namespace, question.instance.as_str());
         let (Some(node), Some(pod)) = (node, pod) else {
-            return Evidence::unread(UnreadReason::NoPod, format!("{} has no pod on a node", question.instance));
+            return Evidence::unread(
+                UnreadReason::NoPod,
+                format!("{} has no pod on a node", question.instance),
+            );
         };
         let request = CountCommitsRequest {
             target: Some(target::target(cluster, &pod, &self.caches)),

@@ -2,7 +2,9 @@
 
 use std::collections::BTreeSet;
 
-use hasteward_proto::primitive::{ClusterRef, Engine, InstanceName, NodeName, PodUid, SystemId, TimelineId, UnixMillis};
+use hasteward_proto::primitive::{
+    ClusterRef, Engine, InstanceName, NodeName, PodUid, SystemId, TimelineId, UnixMillis,
+};
 use hasteward_verdict::evidence::cnpg::{
     Claim, ClaimRole, ClusterResource, ContainerState, Fences, Pod as PodEvidence, PreviousRun, TargetPrimary,
 };
@@ -26,11 +28,24 @@ pub(super) const CONTAINER: &str = "postgres";
 /// The cluster's custom resource, as evidence.
 pub(super) fn resource(cluster: &Cluster) -> ClusterResource {
     let meta = &cluster.metadata;
-    let annotation = |name: &str| meta.annotations.as_ref().and_then(|a| a.get(name)).map(String::as_str);
+    let annotation = |name: &str| {
+        meta.annotations
+            .as_ref()
+            .and_then(|a| a.get(name))
+            .map(String::as_str)
+    };
     let instance = |name: &Option<String>| name.as_deref().and_then(|n| InstanceName::new(n).ok());
     let status = &cluster.status;
-    let slots = cluster.spec.replication_slots.as_ref().and_then(|s| s.high_availability.as_ref()).and_then(|h| h.enabled);
-    let archiving = status.conditions.iter().find(|c| c.kind == "ContinuousArchiving" && c.status == "False");
+    let slots = cluster
+        .spec
+        .replication_slots
+        .as_ref()
+        .and_then(|s| s.high_availability.as_ref())
+        .and_then(|h| h.enabled);
+    let archiving = status
+        .conditions
+        .iter()
+        .find(|c| c.kind == "ContinuousArchiving" && c.status == "False");
     ClusterResource {
         uid: meta.uid.clone().unwrap_or_default(),
         resource_version: meta.resource_version.clone().unwrap_or_default(),
@@ -47,30 +62,58 @@ pub(super) fn resource(cluster: &Cluster) -> ClusterResource {
             None => TargetPrimary::None,
         },
         timeline: status.timeline_id.and_then(TimelineId::new),
-        system_id: status.system_id.as_deref().and_then(|id| id.parse::<SystemId>().ok()),
-        instance_names: status.instance_names.iter().filter_map(|n| InstanceName::new(n).ok()).collect(),
+        system_id: status
+            .system_id
+            .as_deref()
+            .and_then(|id| id.parse::<SystemId>().ok()),
+        instance_names: status
+            .instance_names
+            .iter()
+            .filter_map(|n| InstanceName::new(n).ok())
+            .collect(),
         ready_instances: status.ready_instances,
         fences: annotation(FENCED).map_or(Fences::None, fences),
         reconciliation_disabled: annotation(RECONCILIATION) == Some("disabled"),
         hibernation: annotation(HIBERNATION) == Some("on"),
         replica_cluster: is_replica_cluster(cluster),
-        replica_switch_in_progress: status.switch_replica_cluster_status.as_ref().is_some_and(|s| s.in_progress),
+        replica_switch_in_progress: status
+            .switch_replica_cluster_status
+            .as_ref()
+            .is_some_and(|s| s.in_progress),
         major_upgrade: status.phase.as_deref() == Some(MAJOR_UPGRADE),
         wal_archive: has_archive(cluster),
         archiving_failing: archiving.map(|c| c.message.clone().unwrap_or_default()),
-        operation_marks: meta.annotations.iter().flatten().map(|(k, _)| k).filter(|k| k.starts_with(OURS)).cloned().collect(),
+        operation_marks: meta
+            .annotations
+            .iter()
+            .flatten()
+            .map(|(k, _)| k)
+            .filter(|k| k.starts_with(OURS))
+            .cloned()
+            .collect(),
     }
 }
 
 /// In-tree Barman, or an enabled plugin that is the WAL archiver (CNPG `spec.plugins[].isWALArchiver`).
 fn has_archive(cluster: &Cluster) -> bool {
-    let in_tree = cluster.spec.backup.as_ref().is_some_and(|b| b.barman_object_store.is_some());
-    in_tree || cluster.spec.plugins.iter().any(|p| p.is_wal_archiver && p.enabled != Some(false))
+    let in_tree = cluster
+        .spec
+        .backup
+        .as_ref()
+        .is_some_and(|b| b.barman_object_store.is_some());
+    in_tree
+        || cluster
+            .spec
+            .plugins
+            .iter()
+            .any(|p| p.is_wal_archiver && p.enabled != Some(false))
 }
 
 /// CNPG's rule: `enabled`, or `primary` names another cluster than this one.
 fn is_replica_cluster(cluster: &Cluster) -> bool {
-    let Some(replica) = &cluster.spec.replica else { return false };
+    let Some(replica) = &cluster.spec.replica else {
+        return false;
+    };
     if let Some(enabled) = replica.enabled {
         return enabled;
     }
@@ -84,7 +127,9 @@ fn fences(text: &str) -> Fences {
         return Fences::None;
     }
     let invalid = || Fences::Invalid(text.chars().take(200).collect());
-    let Ok(names) = serde_json::from_str::<Vec<String>>(text) else { return invalid() };
+    let Ok(names) = serde_json::from_str::<Vec<String>>(text) else {
+        return invalid();
+    };
     if names.iter().any(|n| n == "*") {
         return Fences::All;
     }
@@ -100,7 +145,10 @@ fn fences(text: &str) -> Fences {
 pub(super) fn row(cluster: &Cluster, seen_at: UnixMillis) -> Option<ClusterRow> {
     Some(ClusterRow {
         engine: Engine::Cnpg,
-        cluster: ClusterRef { namespace: cluster.metadata.namespace.clone()?, name: cluster.metadata.name.clone()? },
+        cluster: ClusterRef {
+            namespace: cluster.metadata.namespace.clone()?,
+            name: cluster.metadata.name.clone()?,
+        },
         wanted_instances: cluster.spec.instances,
         ready_instances: cluster.status.ready_instances,
         primary: cluster.status.current_primary.clone(),
@@ -113,7 +161,11 @@ pub(super) fn row(cluster: &Cluster, seen_at: UnixMillis) -> Option<ClusterRow> 
 pub(super) fn pod(pod: &Pod) -> Option<PodEvidence> {
     let meta = &pod.metadata;
     let status = pod.status.container_statuses.iter().find(|c| c.name == CONTAINER);
-    let scheduled = pod.status.conditions.iter().find(|c| c.kind == "PodScheduled" && c.status == "False");
+    let scheduled = pod
+        .status
+        .conditions
+        .iter()
+        .find(|c| c.kind == "PodScheduled" && c.status == "False");
     Some(PodEvidence {
         uid: PodUid::new(meta.uid.as_deref()?).ok()?,
         node: pod.spec.node_name.as_deref().and_then(|n| NodeName::new(n).ok()),
@@ -122,11 +174,13 @@ pub(super) fn pod(pod: &Pod) -> Option<PodEvidence> {
         terminating: meta.deletion_timestamp.is_some(),
         container: status.map_or(ContainerState::Unreported, |s| container(&s.state, &s.last_state)),
         restarts: status.map_or(0, |s| s.restart_count),
-        previous: status.and_then(|s| s.last_state.terminated.as_ref()).map(|t| PreviousRun {
-            exit: t.exit_code,
-            started_at: millis(t.started_at.as_ref()),
-            finished_at: millis(t.finished_at.as_ref()),
-        }),
+        previous: status
+            .and_then(|s| s.last_state.terminated.as_ref())
+            .map(|t| PreviousRun {
+                exit: t.exit_code,
+                started_at: millis(t.started_at.as_ref()),
+                finished_at: millis(t.finished_at.as_ref()),
+            }),
         labelled_primary: label(meta, "cnpg.io/instanceRole") == Some("primary"),
         unschedulable: scheduled.map(|c| c.message.clone().or_else(|| c.reason.clone()).unwrap_or_default()),
         created_at: millis(meta.creation_timestamp.as_ref()),
@@ -135,10 +189,14 @@ pub(super) fn pod(pod: &Pod) -> Option<PodEvidence> {
 
 fn container(state: &ContainerStateObject, last: &ContainerStateObject) -> ContainerState {
     if let Some(running) = &state.running {
-        return ContainerState::Running { since: millis(running.started_at.as_ref()) };
+        return ContainerState::Running {
+            since: millis(running.started_at.as_ref()),
+        };
     }
     if let Some(terminated) = &state.terminated {
-        return ContainerState::Terminated { exit: terminated.exit_code };
+        return ContainerState::Terminated {
+            exit: terminated.exit_code,
+        };
     }
     match &state.waiting {
         Some(waiting) => ContainerState::Waiting {
@@ -155,7 +213,11 @@ pub(super) fn claim(claim: &PersistentVolumeClaim) -> Claim {
     let role = match label(meta, "cnpg.io/pvcRole") {
         Some("PG_DATA") => ClaimRole::Data,
         Some("PG_WAL") => ClaimRole::Wal,
-        Some("PG_TABLESPACE") => ClaimRole::Tablespace(label(meta, "cnpg.io/tablespaceName").unwrap_or_default().to_owned()),
+        Some("PG_TABLESPACE") => ClaimRole::Tablespace(
+            label(meta, "cnpg.io/tablespaceName")
+                .unwrap_or_default()
+                .to_owned(),
+        ),
         other => ClaimRole::Other(other.unwrap_or_default().to_owned()),
     };
     Claim {
@@ -164,15 +226,31 @@ pub(super) fn claim(claim: &PersistentVolumeClaim) -> Claim {
         volume: claim.spec.volume_name.clone(),
         bound: claim.status.phase.as_deref() == Some("Bound"),
         terminating: meta.deletion_timestamp.is_some(),
-        status: meta.annotations.as_ref().and_then(|a| a.get("cnpg.io/pvcStatus")).cloned(),
-        requested_bytes: claim.spec.resources.requests.get("storage").and_then(|q| quantity(q)),
+        status: meta
+            .annotations
+            .as_ref()
+            .and_then(|a| a.get("cnpg.io/pvcStatus"))
+            .cloned(),
+        requested_bytes: claim
+            .spec
+            .resources
+            .requests
+            .get("storage")
+            .and_then(|q| quantity(q)),
     }
 }
 
 /// The instance that an object belongs to, if its controller is the cluster `uid`: a label alone proves nothing.
 pub(super) fn instance_of(meta: &kube::api::ObjectMeta, uid: &str) -> Option<InstanceName> {
-    let owned = meta.owner_references.iter().flatten().any(|o| o.controller == Some(true) && o.uid == uid);
-    owned.then(|| label(meta, "cnpg.io/instanceName")).flatten().and_then(|n| InstanceName::new(n).ok())
+    let owned = meta
+        .owner_references
+        .iter()
+        .flatten()
+        .any(|o| o.controller == Some(true) && o.uid == uid);
+    owned
+        .then(|| label(meta, "cnpg.io/instanceName"))
+        .flatten()
+        .and_then(|n| InstanceName::new(n).ok())
 }
 
 pub(super) fn label<'a>(meta: &'a kube::api::ObjectMeta, name: &str) -> Option<&'a str> {
@@ -185,7 +263,9 @@ fn millis(time: Option<&k8s_openapi::apimachinery::pkg::apis::meta::v1::Time>) -
 
 /// A Kubernetes quantity in bytes (`apimachinery/pkg/api/resource`): a decimal number with an SI or binary suffix.
 fn quantity(text: &str) -> Option<u64> {
-    let split = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
+    let split = text
+        .find(|c: char| !c.is_ascii_digit() && c != '.')
+        .unwrap_or(text.len());
     let (number, suffix) = text.split_at(split);
     let factor: u64 = match suffix {
         "" => 1,
@@ -204,7 +284,11 @@ fn quantity(text: &str) -> Option<u64> {
     let (whole, fraction) = number.split_once('.').unwrap_or((number, ""));
     let whole = whole.parse::<u64>().ok()?.checked_mul(factor)?;
     let scale = 10_u64.checked_pow(u32::try_from(fraction.len()).ok()?)?;
-    let fraction = if fraction.is_empty() { 0 } else { fraction.parse::<u64>().ok()?.checked_mul(factor)? / scale };
+    let fraction = if fraction.is_empty() {
+        0
+    } else {
+        fraction.parse::<u64>().ok()?.checked_mul(factor)? / scale
+    };
     whole.checked_add(fraction)
 }
 
@@ -226,7 +310,14 @@ mod tests {
 
     #[test]
     fn quantities() {
-        for (text, bytes) in [("1Gi", Some(1 << 30)), ("1.5Gi", Some(3 << 29)), ("100M", Some(100_000_000)), ("7", Some(7)), ("x", None), ("1e3", None)] {
+        for (text, bytes) in [
+            ("1Gi", Some(1 << 30)),
+            ("1.5Gi", Some(3 << 29)),
+            ("100M", Some(100_000_000)),
+            ("7", Some(7)),
+            ("x", None),
+            ("1e3", None),
+        ] {
             assert_eq!(quantity(text), bytes, "{text}");
         }
     }
@@ -246,11 +337,18 @@ mod tests {
     #[test]
     fn replica_clusters_in_both_forms() {
         let cluster = |replica: serde_json::Value| -> Cluster {
-            serde_json::from_value(json!({"metadata": {"name": "a"}, "spec": {"instances": 1, "replica": replica}})).unwrap()
+            serde_json::from_value(
+                json!({"metadata": {"name": "a"}, "spec": {"instances": 1, "replica": replica}}),
+            )
+            .unwrap()
         };
-        assert!(is_replica_cluster(&cluster(json!({"enabled": true, "source": "b"}))));
+        assert!(is_replica_cluster(&cluster(
+            json!({"enabled": true, "source": "b"})
+        )));
         assert!(is_replica_cluster(&cluster(json!({"primary": "b"}))));
         assert!(!is_replica_cluster(&cluster(json!({"primary": "a"}))));
-        assert!(!is_replica_cluster(&cluster(json!({"primary": "z", "self": "z"}))));
+        assert!(!is_replica_cluster(&cluster(
+            json!({"primary": "z", "self": "z"})
+        )));
     }
 }

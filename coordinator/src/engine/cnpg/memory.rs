@@ -37,7 +37,10 @@ impl Sightings {
 impl Memory {
     /// What is remembered of an instance.
     pub(super) fn of(&self, cluster: &ClusterRef, instance: &InstanceName) -> Sightings {
-        self.lock().get(&key(cluster, instance)).copied().unwrap_or_default()
+        self.lock()
+            .get(&key(cluster, instance))
+            .copied()
+            .unwrap_or_default()
     }
 
     /// Notes what `evidence` shows, for the next time.
@@ -62,16 +65,27 @@ impl Memory {
     }
 
     /// Notes where the primary writes, and the standbys that stream from it.
-    pub(super) fn note_primary(&self, cluster: &ClusterRef, name: &InstanceName, primary: &Server, at: UnixMillis) {
+    pub(super) fn note_primary(
+        &self,
+        cluster: &ClusterRef,
+        name: &InstanceName,
+        primary: &Server,
+        at: UnixMillis,
+    ) {
         let Some(timeline) = primary.timeline else { return };
         let mut seen = self.lock();
         if let Some(lsn) = primary.flush {
             seen.entry(key(cluster, name)).or_default().written = Some(Remembered { timeline, lsn, at });
         }
         for row in &primary.standbys {
-            let (StandbyState::Streaming, Some(lsn)) = (row.state, row.flush) else { continue };
-            let Ok(instance) = InstanceName::new(&row.application_name) else { continue };
-            seen.entry(key(cluster, &instance)).or_default().streaming = Some(Remembered { timeline, lsn, at });
+            let (StandbyState::Streaming, Some(lsn)) = (row.state, row.flush) else {
+                continue;
+            };
+            let Ok(instance) = InstanceName::new(&row.application_name) else {
+                continue;
+            };
+            seen.entry(key(cluster, &instance)).or_default().streaming =
+                Some(Remembered { timeline, lsn, at });
         }
     }
 
@@ -81,21 +95,35 @@ impl Memory {
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, BTreeMap<InstanceRef, Sightings>> {
-        self.seen.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+        self.seen
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 }
 
 /// Where an instance is by its own account.
 pub(super) fn position(instance: &InstanceEvidence) -> Option<Lsn> {
-    let live = instance.server.value().and_then(|s| s.flush.max(s.receive).max(s.replay));
+    let live = instance
+        .server
+        .value()
+        .and_then(|s| s.flush.max(s.receive).max(s.replay));
     live.or_else(|| instance.disk.wal_end.value().map(|w| w.end))
 }
 
 fn streaming_names(evidence: &CnpgEvidence) -> BTreeSet<InstanceName> {
-    let rows = evidence.instances.iter().filter_map(|i| i.server.value()).flat_map(|s| &s.standbys);
-    rows.filter(|r| r.state == StandbyState::Streaming).filter_map(|r| InstanceName::new(&r.application_name).ok()).collect()
+    let rows = evidence
+        .instances
+        .iter()
+        .filter_map(|i| i.server.value())
+        .flat_map(|s| &s.standbys);
+    rows.filter(|r| r.state == StandbyState::Streaming)
+        .filter_map(|r| InstanceName::new(&r.application_name).ok())
+        .collect()
 }
 
 fn key(cluster: &ClusterRef, instance: &InstanceName) -> InstanceRef {
-    InstanceRef { cluster: cluster.clone(), instance: instance.clone() }
+    InstanceRef {
+        cluster: cluster.clone(),
+        instance: instance.clone(),
+    }
 }

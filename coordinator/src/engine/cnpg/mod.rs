@@ -32,7 +32,13 @@ pub struct CnpgEngine {
 impl CnpgEngine {
     /// An engine over the caches of one API server and the agents of one fleet.
     pub fn new(caches: Caches, client: kube::Client, agents: Arc<dyn Agents>, clock: Arc<dyn Clock>) -> Self {
-        Self { caches, client, agents, clock, memory: Arc::default() }
+        Self {
+            caches,
+            client,
+            agents,
+            clock,
+            memory: Arc::default(),
+        }
     }
 
     /// Evidence, verdict, actions and diagnoses of one cluster, within `limit`. Changes nothing.
@@ -50,9 +56,14 @@ impl CnpgEngine {
     /// A line for every cluster of `namespace` (`None` = all).
     pub fn list(&self, namespace: Option<&str>) -> Vec<ClusterRow> {
         let seen_at = self.caches.clusters.state().confirmed_at;
-        let wanted = |c: &crate::kubernetes::Cluster| namespace.is_none_or(|n| c.metadata.namespace.as_deref() == Some(n));
+        let wanted = |c: &crate::kubernetes::Cluster| {
+            namespace.is_none_or(|n| c.metadata.namespace.as_deref() == Some(n))
+        };
         let clusters = self.caches.clusters.list(wanted);
-        clusters.iter().filter_map(|c| kubernetes::row(c, seen_at)).collect()
+        clusters
+            .iter()
+            .filter_map(|c| kubernetes::row(c, seen_at))
+            .collect()
     }
 
     /// Waits until every cache is complete.
@@ -67,11 +78,18 @@ impl CnpgEngine {
 
     fn known(&self, cluster: &ClusterRef) -> Result<(), Failure> {
         let state = self.caches.clusters.state();
-        if self.caches.clusters.get(&cluster.namespace, &cluster.name).is_some() {
+        if self
+            .caches
+            .clusters
+            .get(&cluster.namespace, &cluster.name)
+            .is_some()
+        {
             return Ok(());
         }
         if !state.synced {
-            let why = state.interrupted.unwrap_or_else(|| "the first list is not complete".to_owned());
+            let why = state
+                .interrupted
+                .unwrap_or_else(|| "the first list is not complete".to_owned());
             return Err(Failure::new("api-server-unread", FailureKind::Unreachable, format!("clusters could not be listed yet: {why}"))
                 .retryable()
                 .hint("check that the coordinator reaches the API server: kubectl logs -n hasteward-system deployment/hasteward-coordinator"));
@@ -83,11 +101,20 @@ impl CnpgEngine {
                 "this API server has no clusters.postgresql.cnpg.io: CloudNativePG is not installed",
             ));
         }
-        let names: Vec<_> = self.list(None).into_iter().map(|row| row.cluster.to_string()).collect();
+        let names: Vec<_> = self
+            .list(None)
+            .into_iter()
+            .map(|row| row.cluster.to_string())
+            .collect();
         let hint = match names.as_slice() {
             [] => "there is no CNPG cluster at all".to_owned(),
             names => format!("there are: {}", names.join(", ")),
         };
-        Err(Failure::new("cluster-not-found", FailureKind::NotFound, format!("there is no {} cluster {cluster}", Engine::Cnpg)).hint(hint))
+        Err(Failure::new(
+            "cluster-not-found",
+            FailureKind::NotFound,
+            format!("there is no {} cluster {cluster}", Engine::Cnpg),
+        )
+        .hint(hint))
     }
 }

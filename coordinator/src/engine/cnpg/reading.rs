@@ -54,12 +54,19 @@ readings! {
 struct Nonsense(&'static str);
 
 /// The evidence of one reading.
-fn evidence<R, W, T>(item: &'static str, reading: Option<R>, check: impl FnOnce(W) -> Result<T, Nonsense>) -> Evidence<T>
+fn evidence<R, W, T>(
+    item: &'static str,
+    reading: Option<R>,
+    check: impl FnOnce(W) -> Result<T, Nonsense>,
+) -> Evidence<T>
 where
     R: Into<Parts<W>>,
 {
     let Some(reading) = reading else {
-        return Evidence::unread(UnreadReason::UnknownVersion, format!("the agent sent no {item}: agent and coordinator differ in version"));
+        return Evidence::unread(
+            UnreadReason::UnknownVersion,
+            format!("the agent sent no {item}: agent and coordinator differ in version"),
+        );
     };
     let parts: Parts<W> = reading.into();
     match parts.outcome {
@@ -68,11 +75,16 @@ where
                 let provenance = parts.provenance.unwrap_or_default();
                 Evidence::known(value, provenance.source, UnixMillis(provenance.read_at_ms))
             }
-            Err(Nonsense(field)) => Evidence::unread(UnreadReason::Corrupt, format!("{item}: {field} makes no sense")),
+            Err(Nonsense(field)) => {
+                Evidence::unread(UnreadReason::Corrupt, format!("{item}: {field} makes no sense"))
+            }
         },
         Some(Outcome::Unread(unread)) => Evidence::unread(reason(unread.kind()), unread.detail),
         Some(Outcome::Absent(absent)) => Evidence::absent(absent.proof),
-        None => Evidence::unread(UnreadReason::UnknownVersion, format!("the agent sent an empty {item}")),
+        None => Evidence::unread(
+            UnreadReason::UnknownVersion,
+            format!("the agent sent an empty {item}"),
+        ),
     }
 }
 
@@ -101,18 +113,33 @@ pub(super) fn reply(reply: wire::InspectPostgresReply) -> (ev::DiskEvidence, Evi
         processes: evidence("processes", reply.processes, processes),
         control: evidence("control file", reply.control_file, control),
         signals: evidence("signal files", reply.signals, |s: wire::Signals| {
-            Ok(ev::Signals { standby: s.standby, recovery: s.recovery })
+            Ok(ev::Signals {
+                standby: s.standby,
+                recovery: s.recovery,
+            })
         }),
         backup_label: evidence("backup label", reply.backup_label, backup_label),
         histories: evidence("timeline histories", reply.histories, histories),
         wal_end: evidence("end of WAL", reply.wal_end, wal_end),
         wal: evidence("WAL directory", reply.wal_directory, |w: wire::WalDirectory| {
             let oldest = Lsn::new(w.oldest_segment_lsn).zip(TimelineId::new(w.oldest_segment_timeline));
-            Ok(ev::WalDirectory { bytes: w.bytes, segments: w.segments, ready: w.ready, oldest, on_wal_volume: w.on_wal_volume })
+            Ok(ev::WalDirectory {
+                bytes: w.bytes,
+                segments: w.segments,
+                ready: w.ready,
+                oldest,
+                on_wal_volume: w.on_wal_volume,
+            })
         }),
-        slots: evidence("slots", reply.slots, |s: wire::Slots| Ok(s.slots.into_iter().map(disk_slot).collect())),
+        slots: evidence("slots", reply.slots, |s: wire::Slots| {
+            Ok(s.slots.into_iter().map(disk_slot).collect())
+        }),
         tablespaces: evidence("tablespaces", reply.tablespaces, |t: wire::Tablespaces| {
-            let one = |t: wire::Tablespace| ev::Tablespace { oid: t.oid, target: t.target, resolved: t.resolved };
+            let one = |t: wire::Tablespace| ev::Tablespace {
+                oid: t.oid,
+                target: t.target,
+                resolved: t.resolved,
+            };
             Ok(t.tablespaces.into_iter().map(one).collect())
         }),
         volumes: reply.volumes.into_iter().map(volume).collect(),
@@ -126,9 +153,18 @@ fn processes(p: wire::Processes) -> Result<ev::Processes, Nonsense> {
         if p.uid == 0 {
             return Err(Nonsense("a server of uid 0"));
         }
-        Ok(ev::Postmaster { pid: p.pid, uid: p.uid, started_at: UnixMillis(p.started_at_ms), stopped: p.stopped })
+        Ok(ev::Postmaster {
+            pid: p.pid,
+            uid: p.uid,
+            started_at: UnixMillis(p.started_at_ms),
+            stopped: p.stopped,
+        })
     });
-    Ok(ev::Processes { manager: p.manager, postmaster: postmaster.transpose()?, tools: p.tools })
+    Ok(ev::Processes {
+        manager: p.manager,
+        postmaster: postmaster.transpose()?,
+        tools: p.tools,
+    })
 }
 
 fn control(c: wire::ControlFile) -> Result<ev::ControlFile, Nonsense> {
@@ -161,7 +197,11 @@ fn control(c: wire::ControlFile) -> Result<ev::ControlFile, Nonsense> {
 
 fn backup_label(b: wire::BackupLabel) -> Result<ev::BackupLabel, Nonsense> {
     let start = Lsn::new(b.start_wal_lsn).ok_or(Nonsense("start 0/0"))?;
-    Ok(ev::BackupLabel { start, method: b.method, timeline: TimelineId::new(b.start_timeline) })
+    Ok(ev::BackupLabel {
+        start,
+        method: b.method,
+        timeline: TimelineId::new(b.start_timeline),
+    })
 }
 
 fn histories(h: wire::Histories) -> Result<Vec<ev::HistoryFile>, Nonsense> {
@@ -170,13 +210,19 @@ fn histories(h: wire::Histories) -> Result<Vec<ev::HistoryFile>, Nonsense> {
         let source = format!("pg_wal/{}", timeline.history_file_name());
         let switch = |s: wire::TimelineSwitch| {
             let parent = TimelineId::new(s.parent)?;
-            Some(ev::Switch { parent, at: Lsn::new(s.at_lsn)? })
+            Some(ev::Switch {
+                parent,
+                at: Lsn::new(s.at_lsn)?,
+            })
         };
         let switches = match f.unread {
             Some(unread) => Evidence::unread(reason(unread.kind()), unread.detail),
             None => match f.switches.into_iter().map(switch).collect::<Option<Vec<_>>>() {
                 Some(switches) => Evidence::known(switches, source, UnixMillis::default()),
-                None => Evidence::unread(UnreadReason::Corrupt, format!("{source}: a switch of timeline 0 or at 0/0")),
+                None => Evidence::unread(
+                    UnreadReason::Corrupt,
+                    format!("{source}: a switch of timeline 0 or at 0/0"),
+                ),
             },
         };
         Ok(ev::HistoryFile { timeline, switches })
@@ -201,7 +247,10 @@ fn disk_slot(s: wire::Slot) -> ev::DiskSlot {
     let state = match s.unread {
         Some(unread) => Evidence::unread(reason(unread.kind()), unread.detail),
         None => Evidence::known(
-            ev::DiskSlotState { restart: Lsn::new(s.restart_lsn), logical: s.logical },
+            ev::DiskSlotState {
+                restart: Lsn::new(s.restart_lsn),
+                logical: s.logical,
+            },
             format!("pg_replslot/{}/state", s.name),
             UnixMillis::default(),
         ),
@@ -232,7 +281,8 @@ fn volume(v: wire::VolumeSpaceReading) -> ev::VolumeSpace {
 /// What the server said of itself.
 pub(super) fn server(reading: Option<wire::ServerReading>) -> Evidence<ev::Server> {
     evidence("server status", reading, |s: wire::Server| {
-        let archive_failing = s.archive_failed_count > 0 && s.archive_last_failed_at_ms > s.archive_last_success_at_ms;
+        let archive_failing =
+            s.archive_failed_count > 0 && s.archive_last_failed_at_ms > s.archive_last_success_at_ms;
         Ok(ev::Server {
             system_id: SystemId::new(s.system_id).ok_or(Nonsense("system identifier 0"))?,
             version_num: s.version_num,
@@ -263,7 +313,12 @@ fn standby(s: wire::Standby) -> ev::Standby {
         "streaming" => ev::StandbyState::Streaming,
         _ => ev::StandbyState::Other,
     };
-    ev::Standby { application_name: s.application_name, state, flush: Lsn::new(s.flush_lsn), replay: Lsn::new(s.replay_lsn) }
+    ev::Standby {
+        application_name: s.application_name,
+        state,
+        flush: Lsn::new(s.flush_lsn),
+        replay: Lsn::new(s.replay_lsn),
+    }
 }
 
 fn server_slot(s: wire::ServerSlot) -> ev::ServerSlot {
@@ -273,7 +328,12 @@ fn server_slot(s: wire::ServerSlot) -> ev::ServerSlot {
         "lost" => ev::SlotWal::Lost,
         _ => ev::SlotWal::None,
     };
-    ev::ServerSlot { name: s.name, active: s.active, restart: Lsn::new(s.restart_lsn), wal_status }
+    ev::ServerSlot {
+        name: s.name,
+        active: s.active,
+        restart: Lsn::new(s.restart_lsn),
+        wal_status,
+    }
 }
 
 /// How many commits an agent counted.
@@ -283,7 +343,9 @@ pub(super) fn commits(reply: wire::CountCommitsReply, now: UnixMillis) -> Eviden
             let span = (c.count > 0).then_some((UnixMillis(c.first_at_ms), UnixMillis(c.last_at_ms)));
             Evidence::known(ev::Commits { count: c.count, span }, "WAL records", now)
         }
-        Some(wire::count_commits_reply::Outcome::Unread(unread)) => Evidence::unread(reason(unread.kind()), unread.detail),
+        Some(wire::count_commits_reply::Outcome::Unread(unread)) => {
+            Evidence::unread(reason(unread.kind()), unread.detail)
+        }
         None => Evidence::unread(UnreadReason::UnknownVersion, "the agent sent no count"),
     }
 }
@@ -302,14 +364,33 @@ mod tests {
     #[test]
     fn nonsense_is_corrupt_not_a_default() {
         let outcome = wire::control_file_reading::Outcome::Known(wire::ControlFile::default());
-        let reading = wire::ControlFileReading { provenance: None, outcome: Some(outcome) };
-        let (disk, _) = reply(wire::InspectPostgresReply { control_file: Some(reading), ..Default::default() });
-        assert_eq!(disk.control.why_unread().map(|u| u.reason), Some(UnreadReason::Corrupt));
+        let reading = wire::ControlFileReading {
+            provenance: None,
+            outcome: Some(outcome),
+        };
+        let (disk, _) = reply(wire::InspectPostgresReply {
+            control_file: Some(reading),
+            ..Default::default()
+        });
+        assert_eq!(
+            disk.control.why_unread().map(|u| u.reason),
+            Some(UnreadReason::Corrupt)
+        );
     }
 
     #[test]
     fn a_server_of_root_is_never_evidence() {
-        let postmaster = wire::Postmaster { pid: 1, uid: 0, ..Default::default() };
-        assert!(processes(wire::Processes { postmaster: Some(postmaster), ..Default::default() }).is_err());
+        let postmaster = wire::Postmaster {
+            pid: 1,
+            uid: 0,
+            ..Default::default()
+        };
+        assert!(
+            processes(wire::Processes {
+                postmaster: Some(postmaster),
+                ..Default::default()
+            })
+            .is_err()
+        );
     }
 }

@@ -25,27 +25,41 @@ pub(super) async fn run(engine: &CnpgEngine, every: Duration) {
         if engine.caches.clusters.state().synced {
             engine.memory.forget_all_but(&clusters);
         }
-        stream::iter(clusters).for_each_concurrent(AT_ONCE, |cluster| async move { sample(engine, &cluster).await }).await;
+        stream::iter(clusters)
+            .for_each_concurrent(AT_ONCE, |cluster| async move { sample(engine, &cluster).await })
+            .await;
     }
 }
 
 async fn sample(engine: &CnpgEngine, cluster: &ClusterRef) {
-    let Some(object) = engine.caches.clusters.get(&cluster.namespace, &cluster.name) else { return };
+    let Some(object) = engine.caches.clusters.get(&cluster.namespace, &cluster.name) else {
+        return;
+    };
     let resource = kubernetes::resource(&object);
-    let Some(primary) = &resource.current_primary else { return };
-    let Some(pod) = engine.caches.pods.get(&cluster.namespace, primary.as_str()) else { return };
+    let Some(primary) = &resource.current_primary else {
+        return;
+    };
+    let Some(pod) = engine.caches.pods.get(&cluster.namespace, primary.as_str()) else {
+        return;
+    };
     if kubernetes::instance_of(&pod.metadata, &resource.uid).as_ref() != Some(primary) {
         return;
     }
-    let Some(node) = kubernetes::pod(&pod).and_then(|p| p.node) else { return };
+    let Some(node) = kubernetes::pod(&pod).and_then(|p| p.node) else {
+        return;
+    };
     let request = InspectPostgresRequest {
         target: Some(target::target(cluster, &pod, &engine.caches)),
         always_scan_wal: false,
         budget_ms: 2_000,
     };
     // A primary that cannot be asked is triage's business; here it only means nothing new to remember.
-    let Ok(reply) = engine.agents.inspect_postgres(&node, request, LIMIT).await else { return };
+    let Ok(reply) = engine.agents.inspect_postgres(&node, request, LIMIT).await else {
+        return;
+    };
     if let Some(server) = reading::server(reply.server).value().filter(|s| !s.in_recovery) {
-        engine.memory.note_primary(cluster, primary, server, engine.clock.now());
+        engine
+            .memory
+            .note_primary(cluster, primary, server, engine.clock.now());
     }
 }

@@ -2,7 +2,8 @@
 
 use hasteward_proto::primitive::ClusterRef;
 use hasteward_proto::wire::agent::{
-    CsiVolume, EmptyDirVolume, HostPathVolume, LocalVolume, NfsVolume, Target, Volume, VolumeRole, volume::Source,
+    CsiVolume, EmptyDirVolume, HostPathVolume, LocalVolume, NfsVolume, Target, Volume, VolumeRole,
+    volume::Source,
 };
 
 use super::kubernetes::{CONTAINER, label};
@@ -16,7 +17,12 @@ pub(super) fn target(cluster: &ClusterRef, pod: &Pod, caches: &Caches) -> Target
     let name = pod.metadata.name.clone().unwrap_or_default();
     let status = pod.status.container_statuses.iter().find(|c| c.name == CONTAINER);
     let empty = Container::default();
-    let container = pod.spec.containers.iter().find(|c| c.name == CONTAINER).unwrap_or(&empty);
+    let container = pod
+        .spec
+        .containers
+        .iter()
+        .find(|c| c.name == CONTAINER)
+        .unwrap_or(&empty);
     let volumes = pod.spec.volumes.iter().filter_map(|volume| {
         let mount = container.volume_mounts.iter().find(|m| m.name == volume.name)?;
         let (role, tablespace, name, source) = if let Some(claim) = &volume.persistent_volume_claim {
@@ -25,7 +31,12 @@ pub(super) fn target(cluster: &ClusterRef, pod: &Pod, caches: &Caches) -> Target
             let (role, tablespace) = role(&claim)?;
             (role, tablespace, pv.metadata.name.clone()?, source(&pv)?)
         } else if volume.empty_dir.is_some() && volume.name == SCRATCH {
-            (VolumeRole::Scratch, String::new(), volume.name.clone(), Source::EmptyDir(EmptyDirVolume {}))
+            (
+                VolumeRole::Scratch,
+                String::new(),
+                volume.name.clone(),
+                Source::EmptyDir(EmptyDirVolume {}),
+            )
         } else {
             return None;
         };
@@ -44,7 +55,10 @@ pub(super) fn target(cluster: &ClusterRef, pod: &Pod, caches: &Caches) -> Target
         instance: label(&pod.metadata, "cnpg.io/instanceName").map_or(name, str::to_owned),
         pod_uid: pod.metadata.uid.clone().unwrap_or_default(),
         container: CONTAINER.to_owned(),
-        container_id: status.and_then(|s| s.container_id.split_once("://")).map(|(_, id)| id.to_owned()).unwrap_or_default(),
+        container_id: status
+            .and_then(|s| s.container_id.split_once("://"))
+            .map(|(_, id)| id.to_owned())
+            .unwrap_or_default(),
         volumes: volumes.collect(),
     }
 }
@@ -53,7 +67,10 @@ fn role(claim: &PersistentVolumeClaim) -> Option<(VolumeRole, String)> {
     match label(&claim.metadata, "cnpg.io/pvcRole")? {
         "PG_DATA" => Some((VolumeRole::PgData, String::new())),
         "PG_WAL" => Some((VolumeRole::PgWal, String::new())),
-        "PG_TABLESPACE" => Some((VolumeRole::PgTablespace, label(&claim.metadata, "cnpg.io/tablespaceName")?.to_owned())),
+        "PG_TABLESPACE" => Some((
+            VolumeRole::PgTablespace,
+            label(&claim.metadata, "cnpg.io/tablespaceName")?.to_owned(),
+        )),
         _ => None,
     }
 }
@@ -64,10 +81,14 @@ fn source(pv: &PersistentVolume) -> Option<Source> {
         return Some(Source::Csi(CsiVolume {}));
     }
     if let Some(local) = &spec.local {
-        return Some(Source::Local(LocalVolume { path: local.path.clone() }));
+        return Some(Source::Local(LocalVolume {
+            path: local.path.clone(),
+        }));
     }
     if let Some(host) = &spec.host_path {
-        return Some(Source::HostPath(HostPathVolume { path: host.path.clone() }));
+        return Some(Source::HostPath(HostPathVolume {
+            path: host.path.clone(),
+        }));
     }
     spec.nfs.is_some().then_some(Source::Nfs(NfsVolume {}))
 }
