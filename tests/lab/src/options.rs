@@ -110,24 +110,31 @@ pub struct UpOptions {
     /// First step of the kubelets' restart back-off in milliseconds (Kubernetes has 10,000; it doubles up to 5 min)
     #[arg(long, default_value_t = 10_000, value_name = "MS")]
     pub backoff_base_ms: u32,
+    /// Stay, and end the lab with this command (also when it is killed)
+    #[arg(long)]
+    pub attached: bool,
 }
 
 impl Default for UpOptions {
     fn default() -> Self {
-        Self {
-            pg: 0,
-            wal_volume: false,
-            nodes: 3,
-            cgroup_driver: CgroupDriver::Systemd,
-            runtime: Runtime::Containerd,
-            storage: Storage::Csi,
-            bare: false,
-            backoff_base_ms: 10_000,
-        }
+        Self::NOTHING
     }
 }
 
 impl UpOptions {
+    /// Three nodes and hasteward, no database.
+    pub const NOTHING: Self = Self {
+        pg: 0,
+        wal_volume: false,
+        nodes: 3,
+        cgroup_driver: CgroupDriver::Systemd,
+        runtime: Runtime::Containerd,
+        storage: Storage::Csi,
+        bare: false,
+        backoff_base_ms: 10_000,
+        attached: false,
+    };
+
     /// The names of the nodes: `n1`, `n2`, …
     pub fn node_names(&self) -> impl Iterator<Item = String> + use<> {
         (1..=self.nodes).map(|index| format!("n{index}"))

@@ -60,7 +60,12 @@ pub fn run(which: &Which, command: Command) -> anyhow::Result<ExitCode> {
 
 async fn bring_up(which: &Which, options: &UpOptions) -> anyhow::Result<ExitCode> {
     let began = Instant::now();
-    up::up(which, options, Ownership::Standing, &|line| {
+    let ownership = if options.attached {
+        Ownership::Lifeline
+    } else {
+        Ownership::Standing
+    };
+    up::up(which, options, ownership, &|line| {
         anstream::println!("{} {line}", dim("•"));
     })
     .await?;
@@ -83,6 +88,11 @@ async fn bring_up(which: &Which, options: &UpOptions) -> anyhow::Result<ExitCode
         );
     }
     anstream::println!("  cargo lab{name} status\n  cargo lab{name} down");
+    if options.attached {
+        anstream::println!("\nCtrl-C ends it");
+        tokio::signal::ctrl_c().await?;
+        down::down(&which.place()?)?;
+    }
     Ok(ExitCode::SUCCESS)
 }
 

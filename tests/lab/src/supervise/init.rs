@@ -222,6 +222,10 @@ impl Supervisor<'_> {
         }
         self.children.collect();
         crate::down::remove_cgroups(&self.place)?;
-        fs::remove_dir_all(self.place.state()).context("remove the state directory")
+        fs::remove_dir_all(self.place.state()).context("remove the state directory")?;
+        // Nobody holds the lock: it was the owner's. The directory of all labs stays while another lab is in it.
+        drop(fs::remove_file(self.place.lock()));
+        drop(fs::remove_dir(self.place.root()));
+        Ok(())
     }
 }
