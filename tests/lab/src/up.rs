@@ -80,37 +80,54 @@ pub async fn up(
     supervisor_started(&place).await?;
     let client = kubernetes::client(&place.kubeconfig()).await?;
     let nodes: Vec<String> = options.node_names().collect();
-    kubernetes::nodes_ready(&client, &nodes, NODES_DEADLINE)
-        .await
-        .map_err(|error| with_ended(&place, error))?;
-    deploy::base(&client)
+    // Nothing that is waited for from here on comes true without the lab's processes.
+    tokio::select! {
+        filled = fill(&client, &place, options, tell) => filled.map_err(|error| with_ended(&place, error))?,
+        error = process_ended(&place) => return Err(with_ended(&place, error)),
+    }
+    Ok(client)
+}
+
+/// Puts everything that was asked for into a lab whose processes run, and waits until it is healthy.
+async fn fill(client: &Client, place: &Place, options: &UpOptions, tell: Tell<'_>) -> anyhow::Result<()> {
+    let nodes: Vec<String> = options.node_names().collect();
+    kubernetes::nodes_ready(client, &nodes, NODES_DEADLINE).await?;
+    deploy::base(client)
         .await
         .context("apply the lab's own objects")?;
     if options.pg > 0 {
+        let (namespace, cluster) = (cnpg::NAMESPACE, cnpg::CLUSTER);
         tell(&format!(
-            "creating PostgreSQL cluster {}/{} with {} instances",
-            cnpg::NAMESPACE,
-            cnpg::CLUSTER,
+            "creating PostgreSQL cluster {namespace}/{cluster} with {} instances",
             options.pg
         ));
-        cnpg::create(&client, options).await?;
+        cnpg::create(client, options).await?;
     }
     if !options.bare {
         tell("installing hasteward: one agent a node, one coordinator");
-        deploy::hasteward(&client, &place).await?;
+        deploy::hasteward(client, place).await?;
     }
     if options.pg > 0 {
         tell("waiting for PostgreSQL to replicate to every instance");
-        cnpg::healthy(&client, options.pg)
-            .await
-            .map_err(|error| with_ended(&place, error))?;
+        cnpg::healthy(client, options.pg).await?;
     }
     if !options.bare {
-        deploy::hasteward_ready(&client, options.nodes)
-            .await
-            .map_err(|error| with_ended(&place, error))?;
+        deploy::hasteward_ready(client, options.nodes).await?;
     }
-    Ok(client)
+    Ok(())
+}
+
+/// Returns when one of the lab's processes has ended, or the supervisor.
+async fn process_ended(place: &Place) -> anyhow::Error {
+    loop {
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        if !ProcessIdentity::read(&place.pid_file()).is_some_and(|supervisor| supervisor.is_alive()) {
+            return anyhow::anyhow!("the supervisor is gone");
+        }
+        if Report::read(place).is_some_and(|report| report.ended().next().is_some()) {
+            return anyhow::anyhow!("a process of the lab ended");
+        }
+    }
 }
 
 fn start_supervisor(which: &Which, place: &Place, ownership: Ownership) -> anyhow::Result<()> {
