@@ -1,0 +1,11 @@
+//! Agents, enrolment and people against a real listener: real TLS over loopback, the real dial loop, a stand-in for the API
+//! server's word on tokens and pods.
+
+mod admission;
+mod authority;
+mod enrolment;
+mod fleet;
+mod impostor;
+mod people;
+mod renewal;
+mod support;
