@@ -180,10 +180,9 @@ impl RunningAgent {
             .build()
             .unwrap();
         let shutdown = CancellationToken::new();
-        let task = runtime.spawn(run(config, agent.routes(), shutdown.clone()));
+        runtime.spawn(run(config, agent.routes(), shutdown.clone()));
         Self {
             shutdown,
-            task,
             runtime: Some(runtime),
         }
     }

@@ -35,7 +35,12 @@ impl Relay {
                 tokio::spawn(pass(far_read, near_write, hearing.subscribe()));
             }
         });
-        Self { address, deaf, accepted, task }
+        Self {
+            address,
+            deaf,
+            accepted,
+            task,
+        }
     }
 
     /// How many connections were made so far.
