@@ -291,7 +291,7 @@ pub async fn run(config: DialConfig, routes: Routes, shutdown: CancellationToken
         config,
     });
     let stop = shutdown.clone();
-    let keeping = tokio::spawn(async move { stop.run_until_cancelled(identity.keep()).await });
+    let keeping = tokio::spawn(async move { stop.run_until_cancelled(Box::pin(identity.keep())).await });
     let mut lines: BTreeMap<SocketAddr, Running> = BTreeMap::new();
     while !shutdown.is_cancelled() {
         match addresses(&shared.config).await {

@@ -229,9 +229,9 @@ async fn the_api_server_is_asked_as_it_wants_to_be() {
             set,
         );
     }
-    let reviewer = KubeTokenReviewer::new(api.client());
+    let kube = KubeTokenReviewer::new(api.client());
     let token = SecretString::from("a.b.c");
-    let ReviewedToken::Authenticated(claims) = reviewer.review(&token, "hasteward-agent").await.unwrap()
+    let ReviewedToken::Authenticated(claims) = kube.review(&token, "hasteward-agent").await.unwrap()
     else {
         panic!("rejected")
     };
@@ -253,13 +253,13 @@ async fn the_api_server_is_asked_as_it_wants_to_be() {
         (&json!("a.b.c"), &json!(["hasteward-agent"]))
     );
 
-    let pod = reviewer.pod("hasteward", "agent-x").await.unwrap().unwrap();
+    let pod = kube.pod("hasteward", "agent-x").await.unwrap().unwrap();
     let owner = pod.controller.unwrap();
     assert_eq!((owner.kind.as_str(), owner.uid.as_str()), ("DaemonSet", "d-1"));
     assert!(pod.terminating && !pod.finished && pod.node.as_deref() == Some("n1"));
-    assert_eq!(reviewer.pod("hasteward", "gone").await.unwrap(), None);
+    assert_eq!(kube.pod("hasteward", "gone").await.unwrap(), None);
     assert_eq!(
-        reviewer
+        kube
             .daemon_set_uid("hasteward", "hasteward-agent")
             .await
             .unwrap()
@@ -273,7 +273,7 @@ async fn the_api_server_is_asked_as_it_wants_to_be() {
         "apiVersion": "authentication.k8s.io/v1", "status": {"error": "expired"}}),
     );
     assert_eq!(
-        reviewer.review(&token, "hasteward-agent").await.unwrap(),
+        kube.review(&token, "hasteward-agent").await.unwrap(),
         ReviewedToken::Rejected
     );
 }
