@@ -20,7 +20,14 @@ mod fixture;
 
 pub mod backup_label;
 pub mod control_file;
+pub mod convert;
+pub mod files;
 pub mod history;
+pub mod inspect;
+pub mod leftovers;
+pub mod live;
 pub mod reading;
+pub mod signals;
 pub mod slot;
+pub mod tablespaces;
 pub mod wal;

@@ -4,6 +4,7 @@
 //! records; [`scan`] finds the end of valid WAL and counts commits; [`pages`] does the same with no control file to start
 //! from; [`directory`] measures `pg_wal` itself.
 
+pub mod directory;
 pub mod lineage;
 pub mod page;
 pub mod pages;

@@ -26,6 +26,13 @@ pub struct Genuine {
 }
 
 impl Genuine {
+    /// Where it starts. The log's very first segment starts at 0, which is no LSN; its first page does.
+    #[must_use]
+    pub fn start(&self) -> Option<Lsn> {
+        let first = u64::from(self.geometry.block_size.bytes());
+        Lsn::new(self.geometry.segment_size.start(self.number).max(first))
+    }
+
     /// Looks at the first page of segment `name`; `None` where it is gone, recycled, or no segment of 13 to 18.
     pub fn check(source: &dyn SegmentSource, name: SegmentName) -> Result<Option<Self>, Unread> {
         let text = name.to_string();
@@ -118,19 +125,13 @@ fn newest_timeline(
 }
 
 fn found(segment: &Genuine, end: u64, last: Option<u64>, stopped: EndOfWal) -> Option<WalEnd> {
-    let geometry = segment.geometry;
-    // The log's very first segment starts at 0, which is no LSN; its first page does.
-    let from = geometry
-        .segment_size
-        .start(segment.number)
-        .max(u64::from(geometry.block_size.bytes()));
     Some(WalEnd {
         end: Lsn::new(end)?,
         last_record: last.and_then(Lsn::new),
         timeline: segment.name.timeline(),
         method: Method::Pages,
-        from: Lsn::new(from)?,
-        system_id: geometry.system_id,
+        from: segment.start()?,
+        system_id: segment.geometry.system_id,
         stopped,
         abandoned: None,
     })

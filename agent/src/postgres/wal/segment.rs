@@ -110,6 +110,12 @@ impl SegmentName {
         self.timeline
     }
 
+    /// A sort key: by position in the log, the older timeline first. Needs no segment size.
+    #[must_use]
+    pub const fn by_position(&self) -> (u32, u32, u32) {
+        (self.id, self.part, self.timeline.get())
+    }
+
     /// The segment's number; `None` where no segment of that size has this name.
     #[must_use]
     pub fn number(self, size: SegmentSize) -> Option<u64> {
