@@ -6,7 +6,7 @@ use hasteward_agent::postgres::reading::{Reading, UnreadKind};
 use crate::server::{Programs, Server};
 use crate::{commits, end, instance, known, lsn};
 
-const SETTINGS: &str = "wal_keep_size = 200MB\nwal_log_hints = on\nhot_standby = on";
+const SETTINGS: &str = "wal_keep_size = 200MB\nwal_log_hints = on\nbgwriter_lru_maxpages = 0";
 
 /// A primary and its standby, both running and caught up.
 fn pair(programs: &Programs) -> (Server, Server) {
@@ -94,6 +94,7 @@ fn a_standby_follows_a_promotion_before_its_control_file_says_so() {
         );
 
         // The old primary writes on: a fork.
+        follower.stop();
         old.sql("INSERT INTO t VALUES (3)");
         old.sql("INSERT INTO t VALUES (4)");
         old.kill();
@@ -101,16 +102,16 @@ fn a_standby_follows_a_promotion_before_its_control_file_says_so() {
         assert_eq!(commits(&old, 1, fork).unwrap().count, 2, "{}", programs.major);
         assert_eq!(commits(&old, 2, fork).unwrap_err().kind, UnreadKind::Depends);
 
-        // The follower goes over to the new one with its replay held back, so its control file still says timeline 1.
-        follower.stop();
+        // The follower goes over to the new one. No buffer of it is flushed, so its control file still says timeline 1.
         follower.follow(&new, "follower");
         follower.start();
         new.sql("INSERT INTO t VALUES (5)");
         caught_up(&new, &mut follower);
         follower.kill();
         let found = instance(&follower);
+        assert_eq!(known(&found.control).timeline().get(), 1, "{}", programs.major);
         let at = known(&found.wal_end);
-        assert_eq!(at.timeline.get(), 2, "{}: {:?}", programs.major, found.control);
+        assert_eq!(at.timeline.get(), 2, "{}", programs.major);
         assert!(at.end > fork);
         assert_eq!(at.abandoned, None);
         assert_eq!(commits(&follower, 2, fork).unwrap().count, 2);
@@ -122,6 +123,50 @@ fn a_standby_follows_a_promotion_before_its_control_file_says_so() {
         assert_eq!(at.timeline.get(), 1);
         assert!(at.end > fork);
     }
+}
+
+/// It was sent past the fork by the old primary, so it cannot follow the new one, although it has fetched its history.
+#[test]
+fn a_standby_that_passed_the_fork_stays_on_the_old_timeline() {
+    let programs = Programs::all().pop().unwrap();
+    let mut old = Server::init(&programs, SETTINGS);
+    old.start();
+    old.sql("CREATE TABLE t (i int)");
+    old.stop();
+    let (mut new, mut stray) = (old.standby("new"), old.standby("stray"));
+    old.start();
+    new.start();
+    stray.start();
+    caught_up(&old, &mut new);
+    new.promote();
+    new.sql("INSERT INTO t VALUES (1)");
+    old.sql("INSERT INTO t VALUES (2)");
+    caught_up(&old, &mut stray);
+    let passed = lsn(&stray.sql("SELECT pg_last_wal_replay_lsn()"));
+    old.kill();
+    stray.stop();
+    stray.follow(&new, "stray");
+    stray.start();
+    stray.wait(|stray| {
+        stray
+            .log()
+            .contains("forked off current database system timeline 1 before")
+    });
+    stray.kill();
+    let found = instance(&stray);
+    let histories = known(&found.histories);
+    assert_eq!(
+        histories
+            .iter()
+            .map(|file| file.timeline.get())
+            .collect::<Vec<_>>(),
+        [2]
+    );
+    let fork = histories[0].history.as_ref().unwrap().switches[0].at;
+    let at = known(&found.wal_end);
+    assert_eq!((at.timeline.get(), at.end), (1, passed));
+    assert!(at.end > fork);
+    assert_eq!(commits(&stray, 1, fork).unwrap().count, 1);
 }
 
 #[test]
