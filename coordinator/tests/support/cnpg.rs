@@ -98,6 +98,7 @@ fn base(in_recovery: bool) -> wire::Server {
     }
 }
 
+#[allow(clippy::unnecessary_wraps, reason = "the wire has an option")]
 fn provenance() -> Option<wire::Provenance> {
     Some(wire::Provenance {
         source: "test".to_owned(),
