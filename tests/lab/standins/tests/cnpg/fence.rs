@@ -1,6 +1,7 @@
 //! What a fence stops, and what it does not.
 
 use crate::lab::Lab;
+use nix::fcntl::{AT_FDCWD, RenameFlags, renameat2};
 use serde_json::json;
 use std::fs;
 use std::time::Duration;
@@ -49,8 +50,11 @@ async fn files_are_rewritten_under_a_fence() {
     )
     .await;
     assert!(!pgdata.join("PG_VERSION").exists());
-    fs::remove_dir_all(&pgdata).unwrap();
-    fs::rename(&aside, &pgdata).unwrap();
+    // Removing it would race with the next rewrite: an exchange does not.
+    let (from, to) = (aside.as_path(), pgdata.as_path());
+    renameat2(AT_FDCWD, from, AT_FDCWD, to, RenameFlags::RENAME_EXCHANGE).unwrap();
+    assert!(pgdata.join("PG_VERSION").exists());
+    fs::remove_dir_all(&aside).unwrap();
 
     lab.unfence().await;
     lab.until_ready("pg-2", true).await;
@@ -68,6 +72,10 @@ async fn a_fence_blocks_the_re_creation_of_another_pod() {
     lab.until_healthy().await;
     lab.fence(r#"["pg-2"]"#).await;
     lab.until_ready("pg-2", false).await;
+    lab.until("the operator saw it", Duration::from_secs(10), || async {
+        (lab.cluster().await.observed().ready_instances == Some(2)).then_some(())
+    })
+    .await;
     lab.delete_pod("pg-3").await;
     lab.until("pg-3 is gone", Duration::from_secs(30), || async {
         lab.pod("pg-3").await.is_none().then_some(())
@@ -82,8 +90,8 @@ async fn a_fence_blocks_the_re_creation_of_another_pod() {
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
     lab.unfence().await;
+    lab.until_ready("pg-3", true).await;
     lab.until_healthy().await;
-    assert!(lab.pod("pg-3").await.is_some());
 }
 
 #[tokio::test]

@@ -2,6 +2,8 @@
 
 use crate::node::{Node, is_ready};
 use anyhow::Context;
+use hasteward_lab_apiserver::server::write_admin_kubeconfig;
+use hasteward_lab_apiserver::{Config, Server};
 use hasteward_lab_standins::cnpg::{Cluster, InstanceReport, Scope, names};
 use hasteward_lab_standins::tls::StatusClient;
 use k8s_openapi::api::core::v1::{Pod, Secret};
@@ -21,7 +23,8 @@ pub(crate) const CLUSTER: &str = "pg";
 pub(crate) struct Lab {
     pub(crate) scope: Scope,
     pub(crate) node: Arc<Node>,
-    _processes: Vec<Child>,
+    _operator: Child,
+    _api: Server,
     _pods: tokio::task::JoinSet<()>,
     // Last: directories go after what runs in them.
     _root: tempfile::TempDir,
@@ -34,38 +37,39 @@ impl Lab {
         let root = tempfile::tempdir().unwrap();
         std::fs::set_permissions(root.path(), std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
         let kubeconfig = root.path().join("kubeconfig");
-        let mut processes = vec![spawn_api_server(root.path(), &kubeconfig).await];
+        let api = serve_api(root.path(), &kubeconfig).await;
         std::fs::set_permissions(&kubeconfig, std::os::unix::fs::PermissionsExt::from_mode(0o644)).unwrap();
         let config = kube::config::Kubeconfig::read_from(&kubeconfig).unwrap();
-        let config = kube::Config::from_custom_kubeconfig(config, &kube::config::KubeConfigOptions::default())
-            .await
-            .unwrap();
+        let config =
+            kube::Config::from_custom_kubeconfig(config, &kube::config::KubeConfigOptions::default())
+                .await
+                .unwrap();
         let scope = Scope {
             client: kube::Client::try_from(config).unwrap(),
             namespace: "default".to_owned(),
         };
-        processes.push(
-            Command::new("setpriv")
-                .args([
-                    "--pdeathsig",
-                    "KILL",
-                    env!("CARGO_BIN_EXE_hasteward-lab-standins"),
-                    "cnpg-operator",
-                ])
-                .args(["--poll-interval-ms", "300"])
-                .env("KUBECONFIG", &kubeconfig)
-                .stdin(Stdio::null())
-                .kill_on_drop(true)
-                .spawn()
-                .unwrap(),
-        );
+        let operator = Command::new("setpriv")
+            .args([
+                "--pdeathsig",
+                "KILL",
+                env!("CARGO_BIN_EXE_hasteward-lab-standins"),
+                "cnpg-operator",
+            ])
+            .args(["--poll-interval-ms", "300"])
+            .env("KUBECONFIG", &kubeconfig)
+            .stdin(Stdio::null())
+            .stderr(std::fs::File::create(root.path().join("operator.log")).unwrap())
+            .kill_on_drop(true)
+            .spawn()
+            .unwrap();
         let node = Node::new(scope.clone(), root.path(), &kubeconfig);
         let mut pods = tokio::task::JoinSet::new();
         pods.spawn(node.clone().run());
         let lab = Self {
             scope,
             node,
-            _processes: processes,
+            _operator: operator,
+            _api: api,
             _pods: pods,
             _root: root,
         };
@@ -149,8 +153,22 @@ impl Lab {
         .await;
     }
 
+    /// Waits until nothing is left to do: the phase alone may be an old one.
     pub(crate) async fn until_healthy(&self) {
-        self.until_phase("Cluster in healthy state").await;
+        self.until("the cluster is healthy", Duration::from_secs(60), || async {
+            let cluster = self.cluster().await;
+            let status = cluster.observed();
+            let all = status.ready_instances == Some(cluster.spec.instances)
+                && status.instances_reported_state.len() == cluster.spec.instances as usize
+                && status
+                    .instances_reported_state
+                    .values()
+                    .filter(|state| state.is_primary)
+                    .count()
+                    == 1;
+            (all && status.phase.as_deref() == Some("Cluster in healthy state")).then_some(())
+        })
+        .await;
     }
 
     /// Waits until a pod is Ready, or is not.
@@ -274,33 +292,10 @@ impl Lab {
     }
 }
 
-async fn spawn_api_server(root: &Path, kubeconfig: &Path) -> Child {
-    let port = std::net::TcpListener::bind("127.0.0.1:0")
-        .unwrap()
-        .local_addr()
-        .unwrap()
-        .port();
-    let program =
-        Path::new(env!("CARGO_BIN_EXE_hasteward-lab-standins")).with_file_name("hasteward-lab-apiserver");
-    let child = Command::new("setpriv")
-        .args(["--pdeathsig", "KILL"])
-        .arg(program)
-        .arg("serve")
-        .arg("--data")
-        .arg(root.join("api"))
-        .args(["--listen", &format!("127.0.0.1:{port}"), "--kubeconfig"])
-        .arg(kubeconfig)
-        .stdin(Stdio::null())
-        .kill_on_drop(true)
-        .spawn()
-        .unwrap();
-    let start = Instant::now();
-    while !kubeconfig.exists() {
-        assert!(
-            start.elapsed() < Duration::from_secs(20),
-            "the API server does not start"
-        );
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
-    child
+/// The API server, in this process.
+async fn serve_api(root: &Path, kubeconfig: &Path) -> Server {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let server = Server::start(&Config::new(root.join("api")), vec![listener]).unwrap();
+    write_admin_kubeconfig(server.api(), &server.url(), kubeconfig).unwrap();
+    server
 }

@@ -57,6 +57,21 @@ impl Node {
         Ok(self.root.join("claims").join(claim.uid().unwrap()))
     }
 
+    /// Size of a claim that is small enough to get a file system of its own, so that it can be full.
+    async fn megabytes(&self, claim: &str) -> anyhow::Result<Option<u32>> {
+        let claim = self.scope.api::<PersistentVolumeClaim>().get(claim).await?;
+        let requests = claim
+            .spec
+            .and_then(|spec| spec.resources)
+            .and_then(|resources| resources.requests);
+        let size = requests
+            .and_then(|mut requests| requests.remove("storage"))
+            .map(|size| size.0);
+        Ok(size
+            .and_then(|size| size.strip_suffix("Mi")?.parse().ok())
+            .filter(|size| *size < 256))
+    }
+
     /// Runs pods until it is dropped.
     pub(crate) async fn run(self: Arc<Self>) {
         let mut known = BTreeSet::new();
@@ -108,7 +123,15 @@ impl Node {
             };
             fs::create_dir_all(&directory)?;
             nix::unistd::chown(&directory, Some(26.into()), Some(26.into()))?;
-            binds.push((volume.name.clone(), directory));
+            let megabytes = match &volume.persistent_volume_claim {
+                Some(source) => self.megabytes(&source.claim_name).await?,
+                None => None,
+            };
+            binds.push(Bind {
+                volume: volume.name.clone(),
+                directory,
+                megabytes,
+            });
         }
         let mut statuses = Vec::new();
         for container in spec.init_containers.iter().flatten() {
@@ -141,7 +164,7 @@ impl Node {
         &self,
         pod: &Pod,
         container: &Container,
-        binds: &[(String, PathBuf)],
+        binds: &[Bind],
         address: &str,
     ) -> anyhow::Result<()> {
         let mut restarts = 0;
@@ -242,7 +265,7 @@ impl Node {
         &self,
         pod: &Pod,
         container: &Container,
-        binds: &[(String, PathBuf)],
+        binds: &[Bind],
         address: &str,
     ) -> anyhow::Result<Child> {
         let root = self.root.join("roots").join(pod.uid().unwrap());
@@ -257,7 +280,7 @@ impl Node {
             env!("CARGO_BIN_EXE_hasteward-lab-standins")
         );
         for mount in container.volume_mounts.iter().flatten() {
-            let Some((_, directory)) = binds.iter().find(|(name, _)| *name == mount.name) else {
+            let Some(bind) = binds.iter().find(|bind| bind.volume == mount.name) else {
                 continue;
             };
             // The real one is a memory volume below the bind of /dev; the test needs no service account.
@@ -265,15 +288,22 @@ impl Node {
                 continue;
             }
             let target = &mount.mount_path;
-            let _ = writeln!(
-                script,
-                "mkdir -p $R{target}\nmount --bind {} $R{target}",
-                directory.display()
-            );
+            let directory = bind.directory.display();
+            let _ = match bind.megabytes {
+                None => writeln!(script, "mkdir -p $R{target}\nmount --bind {directory} $R{target}"),
+                Some(size) => writeln!(
+                    script,
+                    "[ -e {directory}/image ] || {{ truncate -s {size}M {directory}/image; \
+                     mkfs.ext4 -q -m 0 {directory}/image; }}\nmkdir -p $R{target}\n\
+                     until mount -o loop {directory}/image $R{target} 2>/dev/null; do sleep 0.05; done\n\
+                     chown 26:26 $R{target}"
+                ),
+            };
         }
-        let _ = write!(
-            script,
-            "exec chroot --userspec=26:26 --groups=26 $R /usr/bin/env -i PATH=/usr/bin:/bin"
+        // Changing the user clears the death signal, so it is set again after that.
+        script.push_str(
+            "exec chroot $R /usr/bin/setpriv --reuid 26 --regid 26 --clear-groups \
+             /usr/bin/setpriv --pdeathsig KILL /usr/bin/env -i PATH=/usr/bin:/bin",
         );
         for variable in container.env.iter().flatten() {
             let _ = write!(
@@ -313,6 +343,14 @@ impl Node {
             .kill_on_drop(true)
             .spawn()?)
     }
+}
+
+/// A volume of a pod.
+struct Bind {
+    volume: String,
+    directory: PathBuf,
+    /// Set for a file system of its own.
+    megabytes: Option<u32>,
 }
 
 /// A root file system of what is installed here.

@@ -2,6 +2,8 @@
 
 use crate::lab::{CLUSTER, Lab};
 use hasteward_lab_standins::cnpg::{names, patch_status};
+use k8s_openapi::api::core::v1::Event;
+use kube::api::ListParams;
 use nix::sys::signal::{Signal, kill};
 use serde_json::json;
 use std::fs;
@@ -22,8 +24,12 @@ async fn a_switchover_rewinds_and_demotes_the_old_primary() {
         .await
         .unwrap();
     until_primary(&lab, "pg-2").await;
+    let signal = lab.pgdata("pg-1").await.join("standby.signal");
+    lab.until("the old primary is demoted", Duration::from_secs(40), || async {
+        signal.exists().then_some(())
+    })
+    .await;
     lab.until_healthy().await;
-    assert!(lab.pgdata("pg-1").await.join("standby.signal").exists());
     assert!(!lab.pgdata("pg-1").await.join("global/pg_control.old").exists());
     lab.until("timeline 2 everywhere", Duration::from_secs(20), || async {
         let one = lab.report("pg-1").await.ok()?;
@@ -121,4 +127,43 @@ async fn a_paused_operator_does_not_move_the_labels() {
     })
     .await;
     lab.until_healthy().await;
+}
+
+#[tokio::test]
+async fn a_failed_primary_is_replaced_through_pending() {
+    let lab = Lab::start(json!({"instances": 3})).await;
+    lab.until_healthy().await;
+    lab.sql("pg-1", "CREATE TABLE kept AS SELECT 7 AS x")
+        .await
+        .unwrap();
+    lab.delete_pod("pg-1").await;
+    lab.until("another instance leads", Duration::from_secs(60), || async {
+        let cluster = lab.cluster().await;
+        (cluster.current_primary() != Some("pg-1") && cluster.current_primary() == cluster.target_primary())
+            .then_some(())
+    })
+    .await;
+    lab.until_healthy().await;
+    let leader = lab.cluster().await.current_primary().unwrap().to_owned();
+    assert_eq!(lab.sql(&leader, "SELECT x FROM kept").await.unwrap(), "7");
+    let events = lab
+        .scope
+        .api::<Event>()
+        .list(&ListParams::default())
+        .await
+        .unwrap();
+    let reasons: Vec<String> = events.into_iter().filter_map(|event| event.reason).collect();
+    assert!(
+        reasons.iter().any(|reason| reason == "FailingOver"),
+        "{reasons:?}"
+    );
+    assert!(
+        reasons.iter().any(|reason| reason == "FailoverTarget"),
+        "{reasons:?}"
+    );
+    lab.until("pg-1 follows", Duration::from_secs(30), || async {
+        let report = lab.report("pg-1").await.ok()?;
+        (!report.is_primary && report.timeline_id == 2).then_some(())
+    })
+    .await;
 }
