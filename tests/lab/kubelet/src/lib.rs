@@ -1,0 +1,22 @@
+//! The lab's kubelet: pods as namespaces, volumes laid out as kubelet does.
+
+pub mod image;
+pub mod pod;
+pub mod runtime;
+
+use std::os::fd::AsFd as _;
+use std::os::unix::net::UnixStream;
+
+/// Runs as one of the kubelet's own single-threaded helper processes, when `verb` names one. Gives its exit code.
+///
+/// # Errors
+/// What a helper cannot report through its socket.
+pub fn run_helper(verb: &str) -> Option<anyhow::Result<i32>> {
+    let socket = || -> anyhow::Result<UnixStream> { Ok(std::io::stdin().as_fd().try_clone_to_owned()?.into()) };
+    Some(match verb {
+        "container-init" => socket().and_then(runtime::monitor::run).map(|()| 0),
+        "pause" => socket().and_then(runtime::pause::run).map(|()| 0),
+        "exec" => socket().and_then(|socket| Ok(runtime::enter::run(socket)?)),
+        _ => return None,
+    })
+}
