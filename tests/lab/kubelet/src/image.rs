@@ -61,10 +61,18 @@ impl Image {
     /// # Errors
     /// See [`ImageError`].
     pub fn find(list: &Path, name: &str) -> Result<Self, ImageError> {
-        let text = std::fs::read(list).map_err(|source| ImageError::Read { path: list.to_owned(), source })?;
-        let mut images: BTreeMap<String, Self> = serde_json::from_slice(&text)
-            .map_err(|source| ImageError::Parse { path: list.to_owned(), source })?;
-        images.remove(name).ok_or_else(|| ImageError::Unknown(name.to_owned()))
+        let text = std::fs::read(list).map_err(|source| ImageError::Read {
+            path: list.to_owned(),
+            source,
+        })?;
+        let mut images: BTreeMap<String, Self> =
+            serde_json::from_slice(&text).map_err(|source| ImageError::Parse {
+                path: list.to_owned(),
+                source,
+            })?;
+        images
+            .remove(name)
+            .ok_or_else(|| ImageError::Unknown(name.to_owned()))
     }
 
     /// The image's part of a root file system.
@@ -76,8 +84,14 @@ impl Image {
             recursive: false,
             propagation: Propagation::None,
         };
-        let file = |(path, content): (&PathBuf, &String)| RootFile { path: path.clone(), content: content.clone() };
-        (self.binds.iter().map(bind).collect(), self.files.iter().map(file).collect())
+        let file = |(path, content): (&PathBuf, &String)| RootFile {
+            path: path.clone(),
+            content: content.clone(),
+        };
+        (
+            self.binds.iter().map(bind).collect(),
+            self.files.iter().map(file).collect(),
+        )
     }
 
     fn lines(&self, file: &str) -> impl Iterator<Item = Vec<&str>> {
@@ -87,14 +101,23 @@ impl Image {
 
     /// The line of `uid` in the image's `/etc/passwd`: name, primary group and home.
     pub fn user(&self, uid: u32) -> Option<(String, u32, String)> {
-        let found = self.lines("/etc/passwd").find(|line| line.get(2).and_then(|id| id.parse().ok()) == Some(uid))?;
-        Some(((*found.first()?).to_owned(), found.get(3)?.parse().ok()?, (*found.get(5)?).to_owned()))
+        let found = self
+            .lines("/etc/passwd")
+            .find(|line| line.get(2).and_then(|id| id.parse().ok()) == Some(uid))?;
+        Some((
+            (*found.first()?).to_owned(),
+            found.get(3)?.parse().ok()?,
+            (*found.get(5)?).to_owned(),
+        ))
     }
 
     /// Groups of the image that have `user` as a member.
     pub fn groups_of(&self, user: &str) -> Vec<u32> {
         self.lines("/etc/group")
-            .filter(|line| line.get(3).is_some_and(|members| members.split(',').any(|member| member == user)))
+            .filter(|line| {
+                line.get(3)
+                    .is_some_and(|members| members.split(',').any(|member| member == user))
+            })
             .filter_map(|line| line.get(2)?.parse().ok())
             .collect()
     }
@@ -107,9 +130,18 @@ mod tests {
     #[test]
     fn users_and_groups_come_from_the_files() {
         let mut image = Image::default();
-        image.files.insert("/etc/passwd".into(), "root:x:0:0::/root:/bin/sh\npostgres:x:26:26::/home/pg:/bin/sh\n".into());
-        image.files.insert("/etc/group".into(), "ssl:x:101:other,postgres\ndata:x:102:\n".into());
-        assert_eq!(image.user(26), Some(("postgres".to_owned(), 26, "/home/pg".to_owned())));
+        image.files.insert(
+            "/etc/passwd".into(),
+            "root:x:0:0::/root:/bin/sh\npostgres:x:26:26::/home/pg:/bin/sh\n".into(),
+        );
+        image.files.insert(
+            "/etc/group".into(),
+            "ssl:x:101:other,postgres\ndata:x:102:\n".into(),
+        );
+        assert_eq!(
+            image.user(26),
+            Some(("postgres".to_owned(), 26, "/home/pg".to_owned()))
+        );
         assert_eq!((image.user(27), image.groups_of("postgres")), (None, vec![101]));
     }
 

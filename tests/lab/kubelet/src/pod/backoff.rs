@@ -16,14 +16,20 @@ const LONGEST: u32 = 30;
 impl Backoff {
     /// Delays that start with `base` (kubelet: 10 s).
     pub fn new(base: Duration) -> Self {
-        Self { base, current: None, last_start: None }
+        Self {
+            base,
+            current: None,
+            last_start: None,
+        }
     }
 
     /// How long after its end at `finished` a container must wait for its next start; notes that start.
     pub fn next(&mut self, finished: Instant) -> Duration {
         let longest = self.base * LONGEST;
         // A container that ran twice as long as the longest delay is a new case.
-        let calm = self.last_start.is_some_and(|start| finished.saturating_duration_since(start) > longest * 2);
+        let calm = self
+            .last_start
+            .is_some_and(|start| finished.saturating_duration_since(start) > longest * 2);
         let delay = if calm { None } else { self.current };
         self.current = Some(delay.map_or(self.base, |delay| (delay * 2).min(longest)));
         let delay = delay.unwrap_or_default();

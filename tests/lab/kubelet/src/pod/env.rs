@@ -51,7 +51,12 @@ pub fn references(container: &Container) -> (Vec<String>, Vec<String>) {
         config_maps.extend(from.config_map_ref.iter().map(|r| r.name.clone()));
         secrets.extend(from.secret_ref.iter().map(|r| r.name.clone()));
     }
-    for source in container.env.iter().flatten().filter_map(|var| var.value_from.as_ref()) {
+    for source in container
+        .env
+        .iter()
+        .flatten()
+        .filter_map(|var| var.value_from.as_ref())
+    {
         config_maps.extend(source.config_map_key_ref.iter().map(|r| r.name.clone()));
         secrets.extend(source.secret_key_ref.iter().map(|r| r.name.clone()));
     }
@@ -73,7 +78,11 @@ pub fn resolve(
     for from in container.env_from.iter().flatten() {
         let prefix = from.prefix.as_deref().unwrap_or_default();
         let mut put = |values: BTreeMap<String, String>| {
-            env.extend(values.into_iter().map(|(key, value)| (format!("{prefix}{key}"), value)));
+            env.extend(
+                values
+                    .into_iter()
+                    .map(|(key, value)| (format!("{prefix}{key}"), value)),
+            );
         };
         if let Some(wanted) = &from.config_map_ref {
             match objects.config_maps.get(&wanted.name) {
@@ -104,7 +113,8 @@ pub fn resolve(
 
 fn secret_texts(secret: &Secret) -> BTreeMap<String, String> {
     let data = secret.data.iter().flatten();
-    data.map(|(key, value)| (key.clone(), String::from_utf8_lossy(&value.0).into_owned())).collect()
+    data.map(|(key, value)| (key.clone(), String::from_utf8_lossy(&value.0).into_owned()))
+        .collect()
 }
 
 fn from_source(
@@ -117,7 +127,10 @@ fn from_source(
         return field(pod, facts, &wanted.field_path).map(Some);
     }
     let (kind, name, key, optional, values) = if let Some(wanted) = &source.config_map_key_ref {
-        let values = objects.config_maps.get(&wanted.name).map(|found| found.data.clone().unwrap_or_default());
+        let values = objects
+            .config_maps
+            .get(&wanted.name)
+            .map(|found| found.data.clone().unwrap_or_default());
         ("configmap", &wanted.name, &wanted.key, wanted.optional, values)
     } else if let Some(wanted) = &source.secret_key_ref {
         let values = objects.secrets.get(&wanted.name).map(secret_texts);
@@ -132,7 +145,10 @@ fn from_source(
         Some(mut values) => match values.remove(key) {
             Some(value) => Ok(Some(value)),
             None if optional == Some(true) => Ok(None),
-            None => Err(EnvError::MissingKey { key: key.clone(), object }),
+            None => Err(EnvError::MissingKey {
+                key: key.clone(),
+                object,
+            }),
         },
     }
 }
@@ -168,7 +184,11 @@ pub fn field(pod: &Pod, facts: &PodFacts, path: &str) -> Result<String, EnvError
 }
 
 fn lines(map: Option<&BTreeMap<String, String>>) -> String {
-    let lines: Vec<String> = map.into_iter().flatten().map(|(key, value)| format!("{key}={value:?}")).collect();
+    let lines: Vec<String> = map
+        .into_iter()
+        .flatten()
+        .map(|(key, value)| format!("{key}={value:?}"))
+        .collect();
     lines.join("\n")
 }
 
@@ -179,7 +199,9 @@ pub fn expand(text: &str, env: &BTreeMap<String, String>) -> String {
     while let Some(at) = rest.find('$') {
         out.push_str(&rest[..at]);
         let tail = &rest[at + 1..];
-        let name = tail.strip_prefix('(').and_then(|inner| Some(&inner[..inner.find(')')?]));
+        let name = tail
+            .strip_prefix('(')
+            .and_then(|inner| Some(&inner[..inner.find(')')?]));
         if let Some(after) = tail.strip_prefix('$') {
             out.push('$');
             rest = after;
@@ -205,7 +227,10 @@ mod tests {
     use serde_json::json;
 
     fn env() -> BTreeMap<String, String> {
-        BTreeMap::from([("A".to_owned(), "1".to_owned()), ("B".to_owned(), "$(A)".to_owned())])
+        BTreeMap::from([
+            ("A".to_owned(), "1".to_owned()),
+            ("B".to_owned(), "$(A)".to_owned()),
+        ])
     }
 
     #[test]
@@ -262,21 +287,46 @@ mod tests {
             ],
         }));
         let objects = References {
-            config_maps: BTreeMap::from([("cm".to_owned(), serde_json::from_value(json!({"data": {"k": "v"}})).unwrap())]),
-            secrets: BTreeMap::from([("s".to_owned(), serde_json::from_value(json!({"data": {"pw": "aGk="}})).unwrap())]),
+            config_maps: BTreeMap::from([(
+                "cm".to_owned(),
+                serde_json::from_value(json!({"data": {"k": "v"}})).unwrap(),
+            )]),
+            secrets: BTreeMap::from([(
+                "s".to_owned(),
+                serde_json::from_value(json!({"data": {"pw": "aGk="}})).unwrap(),
+            )]),
         };
-        let facts = PodFacts { pod_ip: "10.244.1.2".to_owned(), host_ip: "10.243.0.11".to_owned() };
+        let facts = PodFacts {
+            pod_ip: "10.244.1.2".to_owned(),
+            host_ip: "10.243.0.11".to_owned(),
+        };
         let env = resolve(&pod(), &container, &facts, &objects, &BTreeMap::new()).unwrap();
         let text: Vec<String> = env.iter().map(|(key, value)| format!("{key}={value}")).collect();
-        assert_eq!(text, ["BOTH=p-1@v", "IP=10.244.1.2", "LABEL=z", "NAME=p-1", "PW=hi", "P_k=v"]);
-        assert_eq!(references(&container), (vec!["cm".to_owned()], vec!["none".into(), "s".into(), "s".into()]));
+        assert_eq!(
+            text,
+            [
+                "BOTH=p-1@v",
+                "IP=10.244.1.2",
+                "LABEL=z",
+                "NAME=p-1",
+                "PW=hi",
+                "P_k=v"
+            ]
+        );
+        assert_eq!(
+            references(&container),
+            (vec!["cm".to_owned()], vec!["none".into(), "s".into(), "s".into()])
+        );
     }
 
     #[test]
     fn what_is_missing_is_named() {
-        let wanted = container(json!({"env": [{"name": "A", "valueFrom": {"secretKeyRef": {"name": "s", "key": "k"}}}]}));
+        let wanted = container(
+            json!({"env": [{"name": "A", "valueFrom": {"secretKeyRef": {"name": "s", "key": "k"}}}]}),
+        );
         let mut objects = References::default();
-        let go = |objects: &References| resolve(&pod(), &wanted, &PodFacts::default(), objects, &BTreeMap::new());
+        let go =
+            |objects: &References| resolve(&pod(), &wanted, &PodFacts::default(), objects, &BTreeMap::new());
         assert_eq!(go(&objects), Err(EnvError::Missing("secret \"s\"".to_owned())));
         objects.secrets.insert("s".to_owned(), Secret::default());
         assert!(matches!(go(&objects), Err(EnvError::MissingKey { .. })));

@@ -62,14 +62,24 @@ pub fn qos(pod: &Pod) -> Qos {
         Some("BestEffort") => return Qos::BestEffort,
         _ => {}
     }
-    let Some(spec) = &pod.spec else { return Qos::BestEffort };
+    let Some(spec) = &pod.spec else {
+        return Qos::BestEffort;
+    };
     let mut any = false;
     let mut guaranteed = true;
-    for container in spec.containers.iter().chain(spec.init_containers.iter().flatten()) {
+    for container in spec
+        .containers
+        .iter()
+        .chain(spec.init_containers.iter().flatten())
+    {
         let resources = container.resources.clone().unwrap_or_default();
-        let (limits, requests) = (resources.limits.unwrap_or_default(), resources.requests.unwrap_or_default());
+        let (limits, requests) = (
+            resources.limits.unwrap_or_default(),
+            resources.requests.unwrap_or_default(),
+        );
         for resource in ["cpu", "memory"] {
-            let (limit, request): (Option<&Quantity>, Option<&Quantity>) = (limits.get(resource), requests.get(resource));
+            let (limit, request): (Option<&Quantity>, Option<&Quantity>) =
+                (limits.get(resource), requests.get(resource));
             any |= limit.is_some() || request.is_some();
             guaranteed &= limit.is_some() && request.is_none_or(|request| Some(request) == limit);
         }
@@ -83,7 +93,11 @@ pub fn qos(pod: &Pod) -> Qos {
 
 /// Host name of a pod.
 pub fn hostname(pod: &Pod) -> String {
-    let name = pod.spec.as_ref().and_then(|spec| spec.hostname.clone()).filter(|name| !name.is_empty());
+    let name = pod
+        .spec
+        .as_ref()
+        .and_then(|spec| spec.hostname.clone())
+        .filter(|name| !name.is_empty());
     let mut name = name.or_else(|| pod.metadata.name.clone()).unwrap_or_default();
     name.truncate(63);
     name.trim_end_matches(['-', '.']).to_owned()
@@ -105,7 +119,9 @@ pub fn mounts(
 ) -> Result<Vec<WantedMount>, PlanError> {
     let mut wanted = Vec::new();
     for (index, mount) in container.volume_mounts.iter().flatten().enumerate() {
-        let volume = volumes.get(&mount.name).ok_or_else(|| PlanError::UnknownVolume(mount.name.clone()))?;
+        let volume = volumes
+            .get(&mount.name)
+            .ok_or_else(|| PlanError::UnknownVolume(mount.name.clone()))?;
         let propagation = match mount.mount_propagation.as_deref() {
             None | Some("" | "None") => Propagation::None,
             Some("HostToContainer") => Propagation::HostToContainer,
@@ -165,7 +181,10 @@ pub fn container(
     let spec = pod.spec.clone().unwrap_or_default();
     let credentials = credentials(&spec, container, image)?;
     let expanded = |list: Option<&Vec<String>>| -> Vec<String> {
-        list.into_iter().flatten().map(|text| expand(text, &env)).collect()
+        list.into_iter()
+            .flatten()
+            .map(|text| expand(text, &env))
+            .collect()
     };
     let mut argv = expanded(container.command.as_ref());
     if argv.is_empty() {
@@ -180,7 +199,9 @@ pub fn container(
     if !host_network(&spec) {
         env.insert("HOSTNAME".to_owned(), hostname(pod));
     }
-    let home = image.user(credentials.uid).map_or_else(|| "/".to_owned(), |(.., home)| home);
+    let home = image
+        .user(credentials.uid)
+        .map_or_else(|| "/".to_owned(), |(.., home)| home);
     env.entry("HOME".to_owned()).or_insert(home);
     let context = container.security_context.as_ref();
     let privileged = is_privileged(container);
@@ -191,7 +212,10 @@ pub fn container(
         ("/etc/hostname", format!("{}\n", hostname(pod))),
     ] {
         if !files.iter().any(|file| file.path == Path::new(path)) {
-            files.push(RootFile { path: path.into(), content });
+            files.push(RootFile {
+                path: path.into(),
+                content,
+            });
         }
     }
     let kubelet_file = |from: &Path, to: &str| Bind {
@@ -201,8 +225,14 @@ pub fn container(
         recursive: false,
         propagation: Propagation::None,
     };
-    let message = container.termination_message_path.as_deref().unwrap_or("/dev/termination-log");
-    let mut all = vec![Bind { read_only: true, ..kubelet_file(&place.hosts, "/etc/hosts") }];
+    let message = container
+        .termination_message_path
+        .as_deref()
+        .unwrap_or("/dev/termination-log");
+    let mut all = vec![Bind {
+        read_only: true,
+        ..kubelet_file(&place.hosts, "/etc/hosts")
+    }];
     all.extend(mounts);
     all.push(kubelet_file(&place.termination_log, message));
     Ok(ContainerSpec {
@@ -221,7 +251,12 @@ pub fn container(
         command: Command {
             argv,
             env,
-            cwd: container.working_dir.as_deref().filter(|path| !path.is_empty()).unwrap_or("/").into(),
+            cwd: container
+                .working_dir
+                .as_deref()
+                .filter(|path| !path.is_empty())
+                .unwrap_or("/")
+                .into(),
         },
         credentials,
     })
@@ -229,6 +264,8 @@ pub fn container(
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::needless_pass_by_value, reason = "json!() at every call")]
+
     use super::*;
     use serde_json::{Value, json};
 
@@ -254,14 +291,25 @@ mod tests {
 
     #[test]
     fn entrypoint_and_expanded_arguments() {
-        let (pod, c) = parse(json!({"containers": [{"name": "c", "args": ["--name=$(POD)"]}], "hostPID": true}));
-        let image = Image { entrypoint: vec!["/bin/x".to_owned()], ..Image::default() };
+        let (pod, c) =
+            parse(json!({"containers": [{"name": "c", "args": ["--name=$(POD)"]}], "hostPID": true}));
+        let image = Image {
+            entrypoint: vec!["/bin/x".to_owned()],
+            ..Image::default()
+        };
         let env = BTreeMap::from([("POD".to_owned(), "pg-1".to_owned())]);
         let spec = container(&pod, &c, &image, env, vec![], &place()).unwrap();
         assert_eq!(spec.command.argv, ["/bin/x", "--name=pg-1"]);
         assert!(spec.host_pid && !spec.root.read_only);
         assert_eq!(spec.command.env["HOSTNAME"], "pg-1");
-        let none = container(&pod, &parse(json!({"containers": [{"name": "c"}]})).1, &Image::default(), BTreeMap::new(), vec![], &place());
+        let none = container(
+            &pod,
+            &parse(json!({"containers": [{"name": "c"}]})).1,
+            &Image::default(),
+            BTreeMap::new(),
+            vec![],
+            &place(),
+        );
         assert_eq!(none, Err(PlanError::NoCommand));
     }
 
@@ -271,22 +319,38 @@ mod tests {
             {"name": "a", "mountPath": "/x/y/z", "subPathExpr": "$(POD)"},
             {"name": "b", "mountPath": "/x", "mountPropagation": "HostToContainer", "readOnly": true},
         ]}]}));
-        let volume = |path: &str| MountedVolume { path: path.into(), read_only: false };
+        let volume = |path: &str| MountedVolume {
+            path: path.into(),
+            read_only: false,
+        };
         let volumes = BTreeMap::from([("a".to_owned(), volume("/va")), ("b".to_owned(), volume("/vb"))]);
         let env = BTreeMap::from([("POD".to_owned(), "pg-1".to_owned())]);
         let got = mounts(&c, &volumes, &env).unwrap();
-        assert_eq!((got[0].index, got[0].bind.propagation, got[0].bind.read_only), (1, Propagation::HostToContainer, true));
+        assert_eq!(
+            (got[0].index, got[0].bind.propagation, got[0].bind.read_only),
+            (1, Propagation::HostToContainer, true)
+        );
         assert_eq!((got[1].index, got[1].sub_path.as_deref()), (0, Some("pg-1")));
-        assert!(matches!(mounts(&c, &MountedVolumes::new(), &env), Err(PlanError::UnknownVolume(_))));
+        assert!(matches!(
+            mounts(&c, &MountedVolumes::new(), &env),
+            Err(PlanError::UnknownVolume(_))
+        ));
     }
 
     #[test]
     fn qos_by_the_rules() {
-        let class = |resources: Value| qos(&parse(json!({"containers": [{"name": "c", "resources": resources}]})).0);
+        let class =
+            |resources: Value| qos(&parse(json!({"containers": [{"name": "c", "resources": resources}]})).0);
         assert_eq!(class(json!({})), Qos::BestEffort);
         assert_eq!(class(json!({"requests": {"cpu": "1"}})), Qos::Burstable);
-        assert_eq!(class(json!({"limits": {"cpu": "1", "memory": "1Gi"}})), Qos::Guaranteed);
-        assert_eq!(class(json!({"limits": {"cpu": "1", "memory": "1Gi"}, "requests": {"cpu": "500m"}})), Qos::Burstable);
+        assert_eq!(
+            class(json!({"limits": {"cpu": "1", "memory": "1Gi"}})),
+            Qos::Guaranteed
+        );
+        assert_eq!(
+            class(json!({"limits": {"cpu": "1", "memory": "1Gi"}, "requests": {"cpu": "500m"}})),
+            Qos::Burstable
+        );
     }
 
     #[test]

@@ -38,14 +38,22 @@ pub enum SecurityError {
 
 /// Whether the container is privileged.
 pub fn is_privileged(container: &Container) -> bool {
-    container.security_context.as_ref().and_then(|context| context.privileged) == Some(true)
+    container
+        .security_context
+        .as_ref()
+        .and_then(|context| context.privileged)
+        == Some(true)
 }
 
 /// The credentials of a container.
 ///
 /// # Errors
 /// See [`SecurityError`].
-pub fn credentials(spec: &PodSpec, container: &Container, image: &Image) -> Result<Credentials, SecurityError> {
+pub fn credentials(
+    spec: &PodSpec,
+    container: &Container,
+    image: &Image,
+) -> Result<Credentials, SecurityError> {
     let pod = spec.security_context.clone().unwrap_or_default();
     let own = container.security_context.clone().unwrap_or_default();
     let id = |value: i64| u32::try_from(value).map_err(|_| SecurityError::Id(value));
@@ -58,7 +66,11 @@ pub fn credentials(spec: &PodSpec, container: &Container, image: &Image) -> Resu
         Some(gid) => id(gid)?,
         None => user.as_ref().map_or(0, |(_, gid, _)| *gid),
     };
-    let mut groups: BTreeSet<u32> = user.map(|(name, ..)| image.groups_of(&name)).into_iter().flatten().collect();
+    let mut groups: BTreeSet<u32> = user
+        .map(|(name, ..)| image.groups_of(&name))
+        .into_iter()
+        .flatten()
+        .collect();
     for group in pod.supplemental_groups.into_iter().flatten().chain(pod.fs_group) {
         groups.insert(id(group)?);
     }
@@ -73,16 +85,15 @@ pub fn credentials(spec: &PodSpec, container: &Container, image: &Image) -> Resu
     })
 }
 
-fn capabilities(
-    privileged: bool,
-    asked: Option<&k8s_openapi::api::core::v1::Capabilities>,
-) -> Vec<String> {
-    let every = || caps::all().into_iter().map(|capability| capability.to_string()).collect();
+fn capabilities(privileged: bool, asked: Option<&k8s_openapi::api::core::v1::Capabilities>) -> Vec<String> {
+    let every = || -> BTreeSet<String> { caps::all().into_iter().map(|each| each.to_string()).collect() };
     if privileged {
-        return every();
+        return every().into_iter().collect();
     }
     let list = |names: Option<&Vec<String>>| names.cloned().unwrap_or_default();
-    let (add, drop) = asked.map_or_else(Default::default, |c| (list(c.add.as_ref()), list(c.drop.as_ref())));
+    let (add, drop) = asked.map_or_else(Default::default, |c| {
+        (list(c.add.as_ref()), list(c.drop.as_ref()))
+    });
     let all = |names: &[String]| names.iter().any(|name| name.eq_ignore_ascii_case("ALL"));
     let mut set: BTreeSet<String> = if all(&add) {
         every()
@@ -95,26 +106,40 @@ fn capabilities(
     for name in drop.iter().map(canonical) {
         set.remove(&name);
     }
-    set.extend(add.iter().filter(|name| !name.eq_ignore_ascii_case("ALL")).map(canonical));
+    set.extend(
+        add.iter()
+            .filter(|name| !name.eq_ignore_ascii_case("ALL"))
+            .map(canonical),
+    );
     set.into_iter().collect()
 }
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::needless_pass_by_value, reason = "json!() at every call")]
+
     use super::*;
     use serde_json::{Value, json};
 
     fn of(pod: Value, container: Value) -> Result<Credentials, SecurityError> {
-        let spec: PodSpec = serde_json::from_value(json!({"containers": [], "securityContext": pod})).unwrap();
-        let container: Container = serde_json::from_value(json!({"name": "c", "securityContext": container})).unwrap();
+        let spec: PodSpec =
+            serde_json::from_value(json!({"containers": [], "securityContext": pod})).unwrap();
+        let container: Container =
+            serde_json::from_value(json!({"name": "c", "securityContext": container})).unwrap();
         let mut image = Image::default();
-        image.files.insert("/etc/passwd".into(), "postgres:x:26:27::/:/bin/sh\n".into());
+        image
+            .files
+            .insert("/etc/passwd".into(), "postgres:x:26:27::/:/bin/sh\n".into());
         credentials(&spec, &container, &image)
     }
 
     #[test]
     fn drop_all_and_add() {
-        let got = of(json!({}), json!({"capabilities": {"drop": ["ALL"], "add": ["SYS_PTRACE", "CAP_SETUID"]}})).unwrap();
+        let got = of(
+            json!({}),
+            json!({"capabilities": {"drop": ["ALL"], "add": ["SYS_PTRACE", "CAP_SETUID"]}}),
+        )
+        .unwrap();
         assert_eq!(got.capabilities, ["CAP_SETUID", "CAP_SYS_PTRACE"]);
     }
 
@@ -129,15 +154,24 @@ mod tests {
     fn container_over_pod_over_image() {
         let got = of(json!({"runAsUser": 26, "fsGroup": 30}), json!({})).unwrap();
         assert_eq!((got.uid, got.gid, got.groups), (26, 27, vec![27, 30]));
-        let got = of(json!({"runAsUser": 26, "runAsGroup": 5}), json!({"runAsUser": 7, "allowPrivilegeEscalation": false}));
+        let got = of(
+            json!({"runAsUser": 26, "runAsGroup": 5}),
+            json!({"runAsUser": 7, "allowPrivilegeEscalation": false}),
+        );
         let got = got.unwrap();
         assert_eq!((got.uid, got.gid, got.no_new_privileges), (7, 5, true));
     }
 
     #[test]
     fn root_is_refused_when_it_must_not_be() {
-        assert_eq!(of(json!({"runAsNonRoot": true}), json!({})), Err(SecurityError::Root));
+        assert_eq!(
+            of(json!({"runAsNonRoot": true}), json!({})),
+            Err(SecurityError::Root)
+        );
         assert!(of(json!({"runAsNonRoot": true, "runAsUser": 26}), json!({})).is_ok());
-        assert_eq!(of(json!({"runAsUser": -1}), json!({})), Err(SecurityError::Id(-1)));
+        assert_eq!(
+            of(json!({"runAsUser": -1}), json!({})),
+            Err(SecurityError::Id(-1))
+        );
     }
 }

@@ -152,19 +152,26 @@ impl Cgroups {
     /// # Errors
     /// When there is none.
     pub fn find(mounts: &[MountEntry], prefix: &str, names: Names) -> Result<Self, CgroupError> {
-        let systemd = mounts.iter().filter(|m| m.fs_type == "cgroup" && m.has_super_option("name=systemd"));
+        let systemd = mounts
+            .iter()
+            .filter(|m| m.fs_type == "cgroup" && m.has_super_option("name=systemd"));
         let unified = mounts.iter().filter(|m| m.fs_type == "cgroup2");
         let mut tried = Vec::new();
         for mount in systemd.chain(unified) {
             let root = mount.mount_point.join(prefix.trim_matches('/'));
             // A hierarchy that something else is mounted over has no such file.
-            let made = fs::metadata(mount.mount_point.join("cgroup.procs")).and_then(|_| fs::create_dir_all(&root));
+            let made =
+                fs::metadata(mount.mount_point.join("cgroup.procs")).and_then(|_| fs::create_dir_all(&root));
             match made {
                 Ok(()) => return Ok(Self { root, names }),
                 Err(error) => tried.push(format!("{}: {error}", root.display())),
             }
         }
-        Err(CgroupError::NotWritable(if tried.is_empty() { "none mounted".to_owned() } else { tried.join("; ") }))
+        Err(CgroupError::NotWritable(if tried.is_empty() {
+            "none mounted".to_owned()
+        } else {
+            tried.join("; ")
+        }))
     }
 
     /// The directory of this node.
@@ -182,7 +189,10 @@ impl Cgroups {
     /// # Errors
     /// When it cannot be made.
     pub fn create(path: &Path) -> Result<(), CgroupError> {
-        fs::create_dir_all(path).map_err(|source| CgroupError::Directory { path: path.to_owned(), source })
+        fs::create_dir_all(path).map_err(|source| CgroupError::Directory {
+            path: path.to_owned(),
+            source,
+        })
     }
 
     /// Kills every process below `path` and removes all its directories. Blocking; bounded by 10 s.
@@ -197,7 +207,10 @@ impl Cgroups {
                 match remove_tree(path) {
                     // A process may have been forked in between, or a dying one not be gone altogether.
                     Err(error) if Instant::now() > deadline => {
-                        return Err(CgroupError::Directory { path: path.to_owned(), source: error });
+                        return Err(CgroupError::Directory {
+                            path: path.to_owned(),
+                            source: error,
+                        });
                     }
                     Err(_) => {}
                     Ok(()) => return Ok(()),
@@ -207,7 +220,10 @@ impl Cgroups {
                 let _ = kill(Pid::from_raw(*pid), Signal::SIGKILL);
             }
             if Instant::now() > deadline {
-                return Err(CgroupError::Unkillable { path: path.to_owned(), pids });
+                return Err(CgroupError::Unkillable {
+                    path: path.to_owned(),
+                    pids,
+                });
             }
             std::thread::sleep(Duration::from_millis(2));
         }
@@ -230,7 +246,10 @@ pub fn processes_below(path: &Path) -> Vec<i32> {
 
 fn directories(path: &Path) -> Vec<PathBuf> {
     let entries = fs::read_dir(path).into_iter().flatten().flatten();
-    entries.filter(|e| e.file_type().is_ok_and(|kind| kind.is_dir())).map(|e| e.path()).collect()
+    entries
+        .filter(|e| e.file_type().is_ok_and(|kind| kind.is_dir()))
+        .map(|e| e.path())
+        .collect()
 }
 
 fn remove_tree(path: &Path) -> io::Result<()> {
@@ -251,7 +270,11 @@ mod tests {
 
     fn path(driver: Driver, flavour: Flavour, qos: Qos) -> String {
         let names = Names { driver, flavour };
-        names.pod(qos, UID).join(names.container("f00d")).display().to_string()
+        names
+            .pod(qos, UID)
+            .join(names.container("f00d"))
+            .display()
+            .to_string()
     }
 
     #[test]
@@ -281,15 +304,27 @@ mod tests {
 
     #[test]
     fn only_crio_has_a_scope_for_its_monitor() {
-        let names = |flavour| Names { driver: Driver::Systemd, flavour };
+        let names = |flavour| Names {
+            driver: Driver::Systemd,
+            flavour,
+        };
         assert_eq!(names(Flavour::Containerd).monitor("f00d"), None);
-        assert_eq!(names(Flavour::Crio).monitor("f00d").as_deref(), Some("crio-conmon-f00d.scope"));
+        assert_eq!(
+            names(Flavour::Crio).monitor("f00d").as_deref(),
+            Some("crio-conmon-f00d.scope")
+        );
     }
 
     #[test]
     fn without_a_hierarchy_the_message_says_what_was_wanted() {
-        let names = Names { driver: Driver::Systemd, flavour: Flavour::Crio };
+        let names = Names {
+            driver: Driver::Systemd,
+            flavour: Flavour::Crio,
+        };
         let error = Cgroups::find(&[], "x", names).unwrap_err().to_string();
-        assert!(error.contains("name=systemd") && error.contains("none mounted"), "{error}");
+        assert!(
+            error.contains("name=systemd") && error.contains("none mounted"),
+            "{error}"
+        );
     }
 }

@@ -59,7 +59,9 @@ impl Children {
         nix::sys::prctl::set_child_subreaper(true)?;
         let children = Arc::new(Self::default());
         let reaper = Arc::clone(&children);
-        std::thread::Builder::new().name("reaper".to_owned()).spawn(move || reaper.reap())?;
+        std::thread::Builder::new()
+            .name("reaper".to_owned())
+            .spawn(move || reaper.reap())?;
         Ok(children)
     }
 
@@ -105,12 +107,19 @@ impl Children {
     /// # Errors
     /// It could not be started, or did not end with exit code 0.
     pub fn run(&self, program: &str, arguments: &[&str], input: &str) -> Result<(), CommandError> {
-        let start = |source| CommandError::Start { program: program.to_owned(), source };
+        let start = |source| CommandError::Start {
+            program: program.to_owned(),
+            source,
+        };
         let (mut reader, writer) = io::pipe().map_err(start)?;
         let (from, mut to) = io::pipe().map_err(start)?;
         let error = writer.try_clone().map_err(start)?;
         let mut command = Command::new(program);
-        command.args(arguments).stdin(OwnedFd::from(from)).stdout(OwnedFd::from(writer)).stderr(OwnedFd::from(error));
+        command
+            .args(arguments)
+            .stdin(OwnedFd::from(from))
+            .stdout(OwnedFd::from(writer))
+            .stderr(OwnedFd::from(error));
         let child = self.spawn(&mut command).map_err(start)?;
         // The command keeps this process's copies of the pipe ends.
         drop(command);
@@ -122,13 +131,21 @@ impl Children {
         if matches!(status, Some(WaitStatus::Exited(_, 0))) {
             return sent.map_err(start);
         }
-        Err(CommandError::Failed { program: program.to_owned(), status, output })
+        Err(CommandError::Failed {
+            program: program.to_owned(),
+            status,
+            output,
+        })
     }
 }
 
 /// A command that re-executes the kubelet's own binary as one of its helpers.
 pub(super) fn helper(binary: &std::path::Path, verb: &str, socket: OwnedFd) -> Command {
     let mut command = Command::new(binary);
-    command.arg(verb).stdin(Stdio::from(socket)).stdout(Stdio::null()).stderr(Stdio::null());
+    command
+        .arg(verb)
+        .stdin(Stdio::from(socket))
+        .stdout(Stdio::null())
+        .stderr(Stdio::null());
     command
 }

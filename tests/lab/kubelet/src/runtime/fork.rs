@@ -6,7 +6,10 @@ use nix::unistd::ForkResult;
 ///
 /// # Errors
 /// `EINVAL` when the process has more than one thread; else what `fork(2)` says.
-#[allow(unsafe_code, reason = "a pid namespace starts with the next fork; no safe call exists for a fork that goes on in Rust")]
+#[allow(
+    unsafe_code,
+    reason = "a pid namespace starts with the next fork; no safe call exists for a fork that goes on in Rust"
+)]
 pub(super) fn fork_single_threaded() -> nix::Result<ForkResult> {
     let threads = std::fs::read_dir("/proc/self/task").map_or(1, Iterator::count);
     if threads != 1 {

@@ -22,7 +22,8 @@ pub(super) fn assume(credentials: &Credentials) -> Result<(), StepError> {
         .collect::<Result<_, _>>()
         .at("capability name")?;
     for capability in caps::all() {
-        if !wanted.contains(&capability) && caps::has_cap(None, CapSet::Bounding, capability).unwrap_or(false) {
+        if !wanted.contains(&capability) && caps::has_cap(None, CapSet::Bounding, capability).unwrap_or(false)
+        {
             caps::drop(None, CapSet::Bounding, capability).at("bounding set")?;
         }
     }
@@ -47,6 +48,10 @@ pub(super) fn execute(command: &Command) -> StepError {
     let Some((program, arguments)) = command.argv.split_first() else {
         return StepError::new("exec", "no command");
     };
-    let cause = std::process::Command::new(program).args(arguments).env_clear().envs(&command.env).exec();
+    let cause = std::process::Command::new(program)
+        .args(arguments)
+        .env_clear()
+        .envs(&command.env)
+        .exec();
     StepError::new(&format!("exec {program}"), cause)
 }

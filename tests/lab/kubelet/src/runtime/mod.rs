@@ -102,7 +102,12 @@ pub struct Container {
 impl Runtime {
     /// A runtime whose helper processes are the program `helper` (`/proc/self/exe` in the kubelet).
     pub fn new(children: Arc<Children>, cgroups: Cgroups, addresses: Addresses, helper: PathBuf) -> Self {
-        Self { children, cgroups, addresses, helper }
+        Self {
+            children,
+            cgroups,
+            addresses,
+            helper,
+        }
     }
 
     /// All child processes.
@@ -114,12 +119,19 @@ impl Runtime {
     ///
     /// # Errors
     /// When `ip` or the kernel refuses.
-    pub fn prepare_network(&self) -> Result<(), RuntimeError> {
-        if Path::new("/sys/class/net").join(network::BRIDGE).exists() {
-            // Left by a predecessor; its address may be another one.
-            let _ = self.children.run("ip", &["link", "del", network::BRIDGE], "");
-        }
-        self.children.run("ip", &["-batch", "-"], &self.addresses.bridge_batch())?;
+    pub async fn prepare_network(&self) -> Result<(), RuntimeError> {
+        let batch = self.addresses.bridge_batch();
+        let work = move |children: &Children| {
+            if Path::new("/proc/sys/net/ipv4/conf")
+                .join(network::BRIDGE)
+                .exists()
+            {
+                // Left by a predecessor; its address may be another one.
+                children.run("ip", &["link", "del", network::BRIDGE], "")?;
+            }
+            children.run("ip", &["-batch", "-"], &batch)
+        };
+        self.blocking(work).await??;
         std::fs::write("/proc/sys/net/ipv4/ip_forward", "1")?;
         Ok(())
     }
@@ -150,7 +162,11 @@ impl Runtime {
             }
             Some(address)
         };
-        Ok(Sandbox { pid, address, _socket: (writer, lines) })
+        Ok(Sandbox {
+            pid,
+            address,
+            _socket: (writer, lines),
+        })
     }
 
     async fn connect(
@@ -161,7 +177,8 @@ impl Runtime {
         pid: i32,
     ) -> Result<(), RuntimeError> {
         let batch = self.addresses.pair_batch(address, pid);
-        self.blocking(move |children| children.run("ip", &["-batch", "-"], &batch)).await??;
+        self.blocking(move |children| children.run("ip", &["-batch", "-"], &batch))
+            .await??;
         ask(writer, lines, &self.addresses.pod_batch(address)).await
     }
 
@@ -172,7 +189,9 @@ impl Runtime {
         let Some(address) = address else { return };
         let name = network::pair_name(address);
         // It may have gone with the namespace already.
-        let _ = self.blocking(move |children| children.run("ip", &["link", "del", &name], "")).await;
+        let _ = self
+            .blocking(move |children| children.run("ip", &["link", "del", &name], ""))
+            .await;
         self.addresses.put_back(address);
     }
 
@@ -186,7 +205,9 @@ impl Runtime {
         F: FnOnce(&Children) -> T + Send + 'static,
     {
         let children = Arc::clone(&self.children);
-        tokio::task::spawn_blocking(move || work(&children)).await.map_err(io::Error::other)
+        tokio::task::spawn_blocking(move || work(&children))
+            .await
+            .map_err(io::Error::other)
     }
 
     /// Starts a container; its output goes to the two descriptors.
@@ -222,17 +243,27 @@ impl Runtime {
             let exit = match lines.next_line().await {
                 Ok(Some(line)) => match serde_json::from_str(&line) {
                     Ok(MonitorEvent::Exited { code, signal }) => Exit { code, signal },
-                    _ => Exit { code: 255, signal: None },
+                    _ => Exit {
+                        code: 255,
+                        signal: None,
+                    },
                 },
                 // Somebody killed the monitor, and with it the container.
-                _ => Exit { code: 137, signal: Some(9) },
+                _ => Exit {
+                    code: 137,
+                    signal: Some(9),
+                },
             };
             let _ = child.ended.await;
             // What a container in the node's pid namespace leaves behind.
             let _ = tokio::task::spawn_blocking(move || Cgroups::destroy(&cgroup)).await;
             sender.send_replace(Some(exit));
         });
-        Ok(Container { pid, commands: Mutex::new(writer), ended })
+        Ok(Container {
+            pid,
+            commands: Mutex::new(writer),
+            ended,
+        })
     }
 
     /// Runs a program inside a container; `None` when it took longer than `limit` and was killed.
@@ -271,8 +302,14 @@ impl Container {
     pub async fn ended(&self) -> Exit {
         let mut ended = self.ended.clone();
         match ended.wait_for(Option::is_some).await {
-            Ok(exit) => exit.unwrap_or(Exit { code: 255, signal: None }),
-            Err(_) => Exit { code: 255, signal: None },
+            Ok(exit) => exit.unwrap_or(Exit {
+                code: 255,
+                signal: None,
+            }),
+            Err(_) => Exit {
+                code: 255,
+                signal: None,
+            },
         }
     }
 

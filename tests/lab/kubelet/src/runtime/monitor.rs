@@ -26,18 +26,23 @@ use super::{fork, identity, rootfs};
 ///
 /// # Errors
 /// Only when the socket to the kubelet is unusable; everything else is reported through it.
-pub fn run(socket: UnixStream) -> anyhow::Result<()> {
+pub fn run(socket: &UnixStream) -> anyhow::Result<()> {
     let mut input = BufReader::new(socket.try_clone()?);
     let mut line = String::new();
     input.read_line(&mut line)?;
     let spec: ContainerSpec = serde_json::from_str(&line)?;
     match launch(&spec) {
         Ok(child) => {
-            report(&socket, &MonitorEvent::Started { pid: child.as_raw() })?;
-            let status = watch(&socket, &mut input, child)?;
-            report(&socket, &exit_event(status))?;
+            report(socket, &MonitorEvent::Started { pid: child.as_raw() })?;
+            let status = watch(socket, &mut input, child)?;
+            report(socket, &exit_event(status))?;
         }
-        Err(error) => report(&socket, &MonitorEvent::Failed { message: error.to_string() })?,
+        Err(error) => report(
+            socket,
+            &MonitorEvent::Failed {
+                message: error.to_string(),
+            },
+        )?,
     }
     Ok(())
 }
@@ -54,10 +59,14 @@ pub(super) fn report<T: serde::Serialize>(mut socket: &UnixStream, message: &T) 
 pub(super) fn exit_event(status: WaitStatus) -> MonitorEvent {
     match status {
         WaitStatus::Exited(_, code) => MonitorEvent::Exited { code, signal: None },
-        WaitStatus::Signaled(_, signal, _) => {
-            MonitorEvent::Exited { code: 128 + signal as i32, signal: Some(signal as i32) }
-        }
-        _ => MonitorEvent::Exited { code: 255, signal: None },
+        WaitStatus::Signaled(_, signal, _) => MonitorEvent::Exited {
+            code: 128 + signal as i32,
+            signal: Some(signal as i32),
+        },
+        _ => MonitorEvent::Exited {
+            code: 255,
+            signal: None,
+        },
     }
 }
 
@@ -68,7 +77,8 @@ pub(super) fn join_cgroup(directory: &Path) -> Result<(), StepError> {
 
 /// Joins namespaces of `pid`, by the names below `/proc/<pid>/ns`.
 pub(super) fn join_namespaces(pid: i32, names: &[&str]) -> Result<(), StepError> {
-    let open = |name: &&str| fs::File::open(format!("/proc/{pid}/ns/{name}")).at(&format!("namespace {name}"));
+    let open =
+        |name: &&str| fs::File::open(format!("/proc/{pid}/ns/{name}")).at(&format!("namespace {name}"));
     let files: Vec<fs::File> = names.iter().map(open).collect::<Result<_, _>>()?;
     for (file, name) in files.iter().zip(names) {
         setns(file, CloneFlags::empty()).at(&format!("setns {name}"))?;
@@ -129,7 +139,10 @@ fn prepare(spec: &ContainerSpec, parent: &OwnedFd) -> Result<(), StepError> {
     // The death signal covers a monitor that dies from now on; a pipe without a reader, one that died before.
     let mut ends = [PollFd::new(parent.as_fd(), PollFlags::empty())];
     poll(&mut ends, PollTimeout::ZERO).at("poll")?;
-    if ends[0].revents().is_some_and(|events| events.contains(PollFlags::POLLERR)) {
+    if ends[0]
+        .revents()
+        .is_some_and(|events| events.contains(PollFlags::POLLERR))
+    {
         return Err(StepError::new("start", "the monitor is gone"));
     }
     Ok(())

@@ -43,7 +43,10 @@ pub fn read() -> io::Result<Vec<MountEntry>> {
 
 /// Parses a table; lines that are no such are left out.
 pub fn parse(table: &[u8]) -> Vec<MountEntry> {
-    table.split(|byte| *byte == b'\n').filter_map(parse_line).collect()
+    table
+        .split(|byte| *byte == b'\n')
+        .filter_map(parse_line)
+        .collect()
 }
 
 fn parse_line(line: &[u8]) -> Option<MountEntry> {
@@ -61,7 +64,14 @@ fn parse_line(line: &[u8]) -> Option<MountEntry> {
     }
     let fs_type = text(fields.next()?);
     let super_options = text(fields.nth(1)?);
-    Some(MountEntry { device, root, mount_point, shared, fs_type, super_options })
+    Some(MountEntry {
+        device,
+        root,
+        mount_point,
+        shared,
+        fs_type,
+        super_options,
+    })
 }
 
 fn text(field: &[u8]) -> String {
@@ -73,16 +83,16 @@ fn unescape(field: &[u8]) -> PathBuf {
     let mut out = Vec::with_capacity(field.len());
     let mut rest = field;
     while let Some((first, tail)) = rest.split_first() {
-        let code = tail.get(..3).and_then(|d| std::str::from_utf8(d).ok()).and_then(|d| u8::from_str_radix(d, 8).ok());
-        match (first, code) {
-            (b'\\', Some(byte)) => {
-                out.push(byte);
-                rest = &tail[3..];
-            }
-            _ => {
-                out.push(*first);
-                rest = tail;
-            }
+        let code = tail
+            .get(..3)
+            .and_then(|d| std::str::from_utf8(d).ok())
+            .and_then(|d| u8::from_str_radix(d, 8).ok());
+        if let (b'\\', Some(byte)) = (first, code) {
+            out.push(byte);
+            rest = &tail[3..];
+        } else {
+            out.push(*first);
+            rest = tail;
         }
     }
     PathBuf::from(OsString::from_vec(out))
@@ -90,7 +100,10 @@ fn unescape(field: &[u8]) -> PathBuf {
 
 /// Whether `path` is `below` or something below it, by its bytes: no file system is asked.
 pub fn is_below(path: &Path, below: &Path) -> bool {
-    path.as_os_str().as_bytes().starts_with(below.as_os_str().as_bytes()) && path.starts_with(below)
+    path.as_os_str()
+        .as_bytes()
+        .starts_with(below.as_os_str().as_bytes())
+        && path.starts_with(below)
 }
 
 /// Unmounts everything at and below `directory`, the latest first. A busy mount is waited for (5 s), then detached.
@@ -101,15 +114,26 @@ pub fn unmount_below(directory: &Path) -> io::Result<()> {
     let deadline = Instant::now() + Duration::from_secs(5);
     loop {
         let mounts = read()?;
-        let Some(last) = mounts.iter().rev().find(|entry| is_below(&entry.mount_point, directory)) else {
+        let Some(last) = mounts
+            .iter()
+            .rev()
+            .find(|entry| is_below(&entry.mount_point, directory))
+        else {
             return Ok(());
         };
-        let flags = if Instant::now() > deadline { MntFlags::MNT_DETACH } else { MntFlags::empty() };
+        let flags = if Instant::now() > deadline {
+            MntFlags::MNT_DETACH
+        } else {
+            MntFlags::empty()
+        };
         match umount2(&last.mount_point, flags | MntFlags::UMOUNT_NOFOLLOW) {
             Ok(()) => {}
             Err(Errno::EBUSY) if flags.is_empty() => std::thread::sleep(Duration::from_millis(5)),
             Err(error) => {
-                return Err(io::Error::other(format!("unmount {}: {error}", last.mount_point.display())));
+                return Err(io::Error::other(format!(
+                    "unmount {}: {error}",
+                    last.mount_point.display()
+                )));
             }
         }
     }
@@ -131,7 +155,10 @@ mod tests {
         assert_eq!(mounts.len(), 3);
         assert!(mounts[1].has_super_option("name=systemd") && mounts[1].shared && !mounts[0].shared);
         assert_eq!(mounts[2].mount_point, Path::new("/srv/with space"));
-        assert_eq!((mounts[2].device.as_str(), mounts[2].root.as_path()), ("7:0", Path::new("/a b")));
+        assert_eq!(
+            (mounts[2].device.as_str(), mounts[2].root.as_path()),
+            ("7:0", Path::new("/a b"))
+        );
     }
 
     #[test]

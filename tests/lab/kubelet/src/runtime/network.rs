@@ -30,9 +30,18 @@ impl FromStr for Cidr {
             let (address, prefix) = text.split_once('/')?;
             let prefix: u8 = prefix.parse().ok().filter(|bits| (8..=30).contains(bits))?;
             let address: Ipv4Addr = address.parse().ok()?;
-            Some(Self { network: address.to_bits() & (u32::MAX << (32 - prefix)), prefix })
+            Some(Self {
+                network: address.to_bits() & (u32::MAX << (32 - prefix)),
+                prefix,
+            })
         };
         parse().ok_or_else(|| CidrError(text.to_owned()))
+    }
+}
+
+impl std::fmt::Display for Cidr {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}/{}", Ipv4Addr::from_bits(self.network), self.prefix)
     }
 }
 
@@ -57,7 +66,10 @@ pub struct Addresses {
 impl Addresses {
     /// All addresses of `cidr` but network, gateway and broadcast.
     pub fn new(cidr: Cidr) -> Self {
-        Self { cidr, state: Mutex::new((0, HashSet::new())) }
+        Self {
+            cidr,
+            state: Mutex::new((0, HashSet::new())),
+        }
     }
 
     /// An address nobody has, or `None` when all are taken.
@@ -76,7 +88,11 @@ impl Addresses {
 
     /// Gives an address back.
     pub fn put_back(&self, address: Ipv4Addr) {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner).1.remove(&address);
+        self.state
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .1
+            .remove(&address);
     }
 
     /// Lines for `ip -batch` in the node that make the bridge.
@@ -114,8 +130,12 @@ pub fn pair_name(address: Ipv4Addr) -> String {
 /// Runs `ip -batch` in a helper process, which waits for its own children.
 pub(super) fn ip_batch(lines: &str) -> std::io::Result<()> {
     let mut command = Command::new("ip");
-    let mut child =
-        command.args(["-batch", "-"]).stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::piped()).spawn()?;
+    let mut child = command
+        .args(["-batch", "-"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()?;
     if let Some(mut input) = child.stdin.take() {
         input.write_all(lines.as_bytes())?;
     }
@@ -123,7 +143,9 @@ pub(super) fn ip_batch(lines: &str) -> std::io::Result<()> {
     if output.status.success() {
         return Ok(());
     }
-    Err(std::io::Error::other(String::from_utf8_lossy(&output.stderr).into_owned()))
+    Err(std::io::Error::other(
+        String::from_utf8_lossy(&output.stderr).into_owned(),
+    ))
 }
 
 #[cfg(test)]
@@ -134,8 +156,14 @@ mod tests {
     fn addresses_go_round_and_run_out() {
         let addresses = Addresses::new("10.244.1.0/29".parse().unwrap());
         let taken: Vec<_> = std::iter::from_fn(|| addresses.take()).collect();
-        assert_eq!(taken.first().map(ToString::to_string).as_deref(), Some("10.244.1.2"));
-        assert_eq!(taken.last().map(ToString::to_string).as_deref(), Some("10.244.1.6"));
+        assert_eq!(
+            taken.first().map(ToString::to_string).as_deref(),
+            Some("10.244.1.2")
+        );
+        assert_eq!(
+            taken.last().map(ToString::to_string).as_deref(),
+            Some("10.244.1.6")
+        );
         addresses.put_back(taken[2]);
         assert_eq!(addresses.take(), Some(taken[2]));
     }

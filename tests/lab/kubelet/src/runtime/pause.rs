@@ -16,13 +16,13 @@ use super::step::{At, StepError};
 ///
 /// # Errors
 /// When the socket to the kubelet is unusable.
-pub fn run(socket: UnixStream) -> anyhow::Result<()> {
+pub fn run(socket: &UnixStream) -> anyhow::Result<()> {
     prctl::set_name(c"pause")?;
     let mut input = BufReader::new(socket.try_clone()?);
     let mut line = String::new();
     input.read_line(&mut line)?;
     let spec: SandboxSpec = serde_json::from_str(&line)?;
-    let answer = |result: Result<(), StepError>| report(&socket, &result.err().map(|error| error.to_string()));
+    let answer = |result: Result<(), StepError>| report(socket, &result.err().map(|error| error.to_string()));
     answer(isolate(&spec))?;
     line.clear();
     input.read_line(&mut line)?;
@@ -40,7 +40,9 @@ fn isolate(spec: &SandboxSpec) -> Result<(), StepError> {
     flags.set(CloneFlags::CLONE_NEWIPC, !spec.host_ipc);
     flags.set(CloneFlags::CLONE_NEWUTS, spec.hostname.is_some());
     unshare(flags).at("unshare")?;
-    spec.hostname.as_ref().map_or(Ok(()), |name| sethostname(name).at("sethostname"))
+    spec.hostname
+        .as_ref()
+        .map_or(Ok(()), |name| sethostname(name).at("sethostname"))
 }
 
 fn configure(batch: &str) -> Result<(), StepError> {

@@ -24,12 +24,22 @@ pub fn enter(root: &RootFs) -> Result<(), StepError> {
     // Mounts of the node come in, none goes out.
     mount(NO, "/", NO, MsFlags::MS_REC | MsFlags::MS_SLAVE, NO).at("make the mount tree a slave")?;
     let sources = |binds: &[Bind]| -> Result<Vec<PathBuf>, StepError> {
-        binds.iter().map(|b| fs::canonicalize(&b.from).at(&format!("source {}", b.from.display()))).collect()
+        binds
+            .iter()
+            .map(|b| fs::canonicalize(&b.from).at(&format!("source {}", b.from.display())))
+            .collect()
     };
     let image = sources(&root.image)?;
     let mounts = sources(&root.mounts)?;
     let old = umask(Mode::from_bits_truncate(0o022));
-    mount(Some("tmpfs"), &root.scratch, Some("tmpfs"), MsFlags::empty(), Some("mode=755")).at("root tmpfs")?;
+    mount(
+        Some("tmpfs"),
+        &root.scratch,
+        Some("tmpfs"),
+        MsFlags::empty(),
+        Some("mode=755"),
+    )
+    .at("root tmpfs")?;
     let put_old = root.scratch.join(OLD_ROOT.trim_start_matches('/'));
     fs::create_dir(&put_old).at("old root")?;
     pivot_root(&root.scratch, &put_old).at("pivot_root")?;
@@ -64,14 +74,20 @@ fn write_file(path: &Path, content: &str) -> Result<(), StepError> {
     if let Some(parent) = path.parent() {
         fs::create_dir_all(parent).at(&name)?;
     }
-    fs::File::create(path).and_then(|mut file| file.write_all(content.as_bytes())).at(&name)
+    fs::File::create(path)
+        .and_then(|mut file| file.write_all(content.as_bytes()))
+        .at(&name)
 }
 
 fn bind(from: &Path, wanted: &Bind) -> Result<(), StepError> {
     let name = format!("mount {} at {}", wanted.from.display(), wanted.to.display());
     let from = old_path(from);
     mount_point(&from, &wanted.to).at(&name)?;
-    let recursive = if wanted.recursive { MsFlags::MS_REC } else { MsFlags::empty() };
+    let recursive = if wanted.recursive {
+        MsFlags::MS_REC
+    } else {
+        MsFlags::empty()
+    };
     mount(Some(&from), &wanted.to, NO, MsFlags::MS_BIND | recursive, NO).at(&name)?;
     let propagation = match wanted.propagation {
         Propagation::None => MsFlags::MS_PRIVATE,
@@ -119,7 +135,11 @@ fn proc_and_sys(privileged: bool) -> Result<(), StepError> {
     fs::create_dir_all("/proc").at("/proc")?;
     mount(Some("proc"), "/proc", Some("proc"), flags, NO).at("mount /proc")?;
     fs::create_dir_all("/sys").at("/sys")?;
-    let read_only = if privileged { MsFlags::empty() } else { MsFlags::MS_RDONLY };
+    let read_only = if privileged {
+        MsFlags::empty()
+    } else {
+        MsFlags::MS_RDONLY
+    };
     mount(Some("sysfs"), "/sys", Some("sysfs"), flags | read_only, NO).at("mount /sys")?;
     if privileged {
         return Ok(());
@@ -141,12 +161,24 @@ fn devices(privileged: bool) -> Result<(), StepError> {
     }
     let tmpfs = |at: &str, data: &str, flags: MsFlags| {
         fs::create_dir_all(at).at(at)?;
-        mount(Some("tmpfs"), at, Some("tmpfs"), MsFlags::MS_NOSUID | flags, Some(data)).at(at)
+        mount(
+            Some("tmpfs"),
+            at,
+            Some("tmpfs"),
+            MsFlags::MS_NOSUID | flags,
+            Some(data),
+        )
+        .at(at)
     };
     tmpfs("/dev", "mode=755,size=65536k", MsFlags::MS_STRICTATIME)?;
-    for (name, major, minor) in
-        [("null", 1, 3), ("zero", 1, 5), ("full", 1, 7), ("random", 1, 8), ("urandom", 1, 9), ("tty", 5, 0)]
-    {
+    for (name, major, minor) in [
+        ("null", 1, 3),
+        ("zero", 1, 5),
+        ("full", 1, 7),
+        ("random", 1, 8),
+        ("urandom", 1, 9),
+        ("tty", 5, 0),
+    ] {
         let path = format!("/dev/{name}");
         let mode = Mode::from_bits_truncate(0o666);
         mknod(path.as_str(), SFlag::S_IFCHR, mode, makedev(major, minor)).at(&path)?;

@@ -13,7 +13,10 @@ pub struct StepError {
 impl StepError {
     /// A failed `step`.
     pub fn new(step: &str, cause: impl Display) -> Self {
-        Self { step: step.to_owned(), cause: cause.to_string() }
+        Self {
+            step: step.to_owned(),
+            cause: cause.to_string(),
+        }
     }
 }
 
