@@ -1,7 +1,7 @@
 //! The head's side of the socket: [`Hands`] and [`Session`].
 
 use std::fs::File;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::sync::{Mutex, PoisonError};
@@ -40,17 +40,11 @@ pub enum SessionError {
 struct Line {
     socket: PacketSocket,
     next: u64,
-    /// After a wait that ended or a failure the line is not used again.
-    broken: Option<String>,
 }
 
 impl Line {
     fn new(socket: PacketSocket) -> Mutex<Self> {
-        Mutex::new(Self {
-            socket,
-            next: 0,
-            broken: None,
-        })
+        Mutex::new(Self { socket, next: 0 })
     }
 
     fn ask<Q: Serialize, A: DeserializeOwned>(
@@ -58,25 +52,23 @@ impl Line {
         question: Q,
         within: Duration,
     ) -> Result<(A, Option<OwnedFd>), PacketError> {
-        if self.broken.is_some() {
-            return Err(PacketError::Timeout);
-        }
         let id = self.next;
         self.next += 1;
-        let outcome = (|| {
-            self.socket.set_timeout(within)?;
-            self.socket.send(&Numbered { id, body: question }, None)?;
+        let deadline = Instant::now() + within;
+        self.socket.set_timeout(within)?;
+        self.socket.send(&Numbered { id, body: question }, None)?;
+        loop {
             let (Numbered { id: answered, body }, descriptor) = self.socket.receive::<Numbered<A>>()?;
             if answered == id {
-                Ok((body, descriptor))
-            } else {
-                Err(PacketError::Closed)
+                return Ok((body, descriptor));
             }
-        })();
-        if let Err(error) = &outcome {
-            self.broken = Some(error.to_string());
+            // The late answer to a question that nobody waits for any more.
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return Err(PacketError::Timeout);
+            }
+            self.socket.set_timeout(left)?;
         }
-        outcome
     }
 }
 
@@ -84,12 +76,12 @@ impl Line {
 #[derive(Debug)]
 pub struct Hands {
     control: Mutex<Line>,
-    lifeline: PacketSocket,
+    lifeline: UnixStream,
     pid: Pid,
 }
 
 impl Hands {
-    pub(super) fn new(control: PacketSocket, lifeline: PacketSocket, pid: Pid) -> Self {
+    pub(super) fn new(control: PacketSocket, lifeline: UnixStream, pid: Pid) -> Self {
         Self {
             control: Line::new(control),
             lifeline,
@@ -103,10 +95,9 @@ impl Hands {
         self.pid
     }
 
-    /// Becomes readable (end of file) when the hands are gone.
-    #[must_use]
-    pub fn lifeline(&self) -> BorrowedFd<'_> {
-        self.lifeline.as_fd()
+    /// Ends (end of file) when the hands are gone; nothing is ever sent on it.
+    pub fn lifeline(&self) -> std::io::Result<UnixStream> {
+        self.lifeline.try_clone()
     }
 
     /// How they are.
@@ -149,7 +140,7 @@ impl Hands {
 }
 
 /// One instance's volumes, processes and server, as a process of the hands sees them. Several threads may ask; answers come
-/// one at a time. Dropping it ends that process. Once an answer did not come in time, every later question fails at once.
+/// one at a time. Dropping it ends that process. Its time over, every question fails at once.
 #[derive(Debug)]
 pub struct Session {
     line: Mutex<Line>,

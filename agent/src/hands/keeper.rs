@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::os::fd::AsFd;
+use std::os::unix::net::UnixStream;
 
 use hasteward_proto::primitive::PodUid;
 use nix::errno::Errno;
@@ -43,7 +44,7 @@ enum KeeperError {
 }
 
 /// Runs until the head is gone; the exit code. `lifeline` is held open for as long: the head reads its closing.
-pub(super) fn run(config: &HandsConfig, control: PacketSocket, lifeline: PacketSocket, head: Pid) -> i32 {
+pub(super) fn run(config: &HandsConfig, control: PacketSocket, lifeline: UnixStream, head: Pid) -> i32 {
     match keep(config, control, lifeline, head) {
         Ok(()) => 0,
         Err(error) => {
@@ -56,7 +57,7 @@ pub(super) fn run(config: &HandsConfig, control: PacketSocket, lifeline: PacketS
 fn keep(
     config: &HandsConfig,
     control: PacketSocket,
-    lifeline: PacketSocket,
+    lifeline: UnixStream,
     head: Pid,
 ) -> Result<(), KeeperError> {
     become_hands()?;

@@ -16,6 +16,7 @@ mod process;
 mod session;
 mod verb;
 
+use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 
 use nix::errno::Errno;
@@ -49,6 +50,9 @@ pub enum SplitError {
     /// The socket pair.
     #[error("socket pair: {0}")]
     Socket(#[from] Errno),
+    /// The pair by which each half sees the other end.
+    #[error("lifeline: {0}")]
+    Lifeline(std::io::Error),
     /// The fork.
     #[error(transparent)]
     Fork(#[from] ForkError),
@@ -58,7 +62,7 @@ pub enum SplitError {
 /// is a second thread. The hands end when the returned client is dropped.
 pub fn split(config: &HandsConfig) -> Result<Hands, SplitError> {
     let (ours, theirs) = PacketSocket::pair()?;
-    let (lifeline, far_end) = PacketSocket::pair()?;
+    let (lifeline, far_end) = UnixStream::pair().map_err(SplitError::Lifeline)?;
     let head = Pid::this();
     match fork()? {
         Fork::Parent(pid) => Ok(Hands::new(ours, lifeline, pid)),

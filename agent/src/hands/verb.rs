@@ -1,7 +1,6 @@
 //! What the head may ask of the hands: a fixed list. No path of the host, argument vector or environment is among it.
 
 use hasteward_proto::primitive::PodUid;
-use hasteward_proto::wire::agent::UnreadKind;
 use serde::{Deserialize, Serialize};
 
 use crate::volume::{Listing, ReadError, RelativePath, Space, Stat, VolumeRole};
@@ -279,18 +278,6 @@ pub enum ProcessError {
     Lost(String),
 }
 
-impl ProcessError {
-    /// The kind on the wire.
-    #[must_use]
-    pub const fn unread_kind(&self) -> UnreadKind {
-        match self {
-            Self::List(_) | Self::BootTime(_) | Self::Look { .. } | Self::Lost(_) => UnreadKind::Io,
-            Self::Root { .. } => UnreadKind::Refused,
-            Self::Timeout(_) => UnreadKind::Timeout,
-        }
-    }
-}
-
 /// Why there is no connection to an instance's server.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
 #[serde(rename_all = "snake_case")]
@@ -326,19 +313,4 @@ pub enum ConnectError {
     /// Not answered in time.
     #[error("{0}")]
     Timeout(String),
-}
-
-impl ConnectError {
-    /// The kind on the wire.
-    #[must_use]
-    pub const fn unread_kind(&self) -> UnreadKind {
-        match self {
-            Self::Processes(error) => error.unread_kind(),
-            Self::NoServer | Self::NotListening { .. } => UnreadKind::ServerDown,
-            Self::Hung { .. } => UnreadKind::ServerHung,
-            Self::Refused(_) => UnreadKind::Refused,
-            Self::Attempt(_) => UnreadKind::Io,
-            Self::Timeout(_) => UnreadKind::Timeout,
-        }
-    }
 }

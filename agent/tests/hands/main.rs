@@ -5,15 +5,17 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot set its stage fails")]
 
 mod hostile;
+mod postgres;
 mod processes;
 mod server;
+mod service;
 mod stage;
 mod volumes;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::ExitCode;
 
-const TESTS: [(&str, fn()); 16] = [
+const TESTS: [(&str, fn()); 18] = [
     (
         "volumes::a_csi_volume_is_read_where_kubelet_mounts_it",
         volumes::csi,
@@ -54,6 +56,14 @@ const TESTS: [(&str, fn()); 16] = [
     ("server::a_connection_as_the_servers_own_user", server::peer),
     ("server::a_server_of_uid_0_is_refused", server::root),
     ("server::a_server_that_does_not_accept_is_hung", server::hung),
+    (
+        "service::an_instance_is_inspected_running_stopped_and_dead",
+        service::inspect,
+    ),
+    (
+        "service::answers_come_in_time_when_the_hands_do_not",
+        service::in_time,
+    ),
 ];
 
 fn main() -> ExitCode {

@@ -4,48 +4,16 @@ use std::fs;
 use std::io::{Read, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixStream;
-use std::path::PathBuf;
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use hasteward_agent::hands::{ConnectError, ProcessError, VolumeSource};
 use hasteward_agent::volume::DataDirectory;
 use nix::sys::signal::{Signal, kill};
-use nix::unistd::{Gid, Pid, Uid, chown};
+use nix::unistd::Pid;
 
-use crate::stage::{Cgroup, Running, Stage, data_volume, path, postgres_binaries, until};
-
-/// A container's root: the host's programs, its own `/etc/passwd`, `/controller` and data volume, owned by uid 26.
-fn container(stage: &Stage) -> PathBuf {
-    fs::set_permissions(stage.directory.path(), PermissionsExt::from_mode(0o755)).unwrap();
-    let root = stage.at("rootfs");
-    for name in ["usr", "lib", "lib64", "bin", "dev"] {
-        let from = PathBuf::from("/").join(name);
-        if from.is_dir() {
-            stage.bind_read_only(&fs::canonicalize(from).unwrap(), &root.join(name));
-        }
-    }
-    fs::create_dir_all(root.join("etc")).unwrap();
-    fs::write(
-        root.join("etc/passwd"),
-        "root:x:0:0::/:/bin/sh\npostgres:x:26:26::/tmp:/bin/sh\n",
-    )
-    .unwrap();
-    fs::write(root.join("etc/group"), "postgres:x:26:\n").unwrap();
-    fs::create_dir(stage.at("disk")).unwrap();
-    stage.bind(&stage.at("disk"), &root.join("var/lib/postgresql/data"));
-    stage.bind(&stage.at("disk"), &stage.volume("kubernetes.io~csi/pvc-1/mount"));
-    for owned in ["controller/run", "tmp", "var/lib/postgresql/data"] {
-        fs::create_dir_all(root.join(owned)).unwrap();
-        chown(
-            &root.join(owned),
-            Some(Uid::from_raw(26)),
-            Some(Gid::from_raw(26)),
-        )
-        .unwrap();
-    }
-    root
-}
+use crate::postgres::{container, start};
+use crate::stage::{Cgroup, Running, Stage, data_volume, path, until};
 
 /// The server's answer to a start-up packet as `postgres`: the first byte and what follows.
 fn greet(mut stream: UnixStream) -> (u8, Vec<u8>) {
@@ -68,41 +36,11 @@ pub(crate) fn peer() {
     let stage = Stage::new();
     let cgroup = Cgroup::new(&stage);
     let root = container(&stage);
-    let binaries = postgres_binaries();
-    // What CNPG's container has: a manager as its first process, the server as the manager's child, peer authentication.
-    fs::copy(
-        fs::canonicalize("/bin/sh").unwrap(),
-        root.join("controller/manager"),
-    )
-    .unwrap();
-    let script = format!(
-        "set -e; cd /tmp; export LC_ALL=C; D=/var/lib/postgresql/data/pgdata
-         {0}/initdb -D $D -U postgres -A peer --no-sync >/dev/null
-         echo 'local all all peer' > $D/pg_hba.conf
-         {0}/postgres -D $D -k /controller/run -c listen_addresses= -c fsync=off >/dev/null 2>&1 &
-         wait",
-        binaries.display()
-    );
     let hands = stage.hands();
     let session = || stage.session(&hands, vec![data_volume("pvc-1", VolumeSource::Csi)]);
     assert_eq!(session().connect().err(), Some(ConnectError::NoServer));
 
-    let mut command = cgroup.command("unshare");
-    command.args([
-        "--pid",
-        "--ipc",
-        "--uts",
-        "--net",
-        "--fork",
-        "--kill-child",
-        "chroot",
-        "--userspec=26:26",
-    ]);
-    command
-        .arg(&root)
-        .args(["/controller/manager", "-c", &script])
-        .stdin(Stdio::null());
-    let server = Running(command.spawn().unwrap());
+    let server = start(&cgroup, &root);
     let connection = until(Duration::from_secs(60), "PostgreSQL accepts", || {
         let (kind, rest) = greet(session().connect().ok()?);
         // Until recovery is done it answers `the database system is starting up`.

@@ -111,6 +111,10 @@ impl Stage {
             proc: self.proc.clone(),
             allowed_volume_roots: vec![self.at("allowed")],
         };
+        // A runtime of the test before may still be ending.
+        until(Duration::from_secs(10), "one thread", || {
+            (fs::read_dir("/proc/self/task").unwrap().count() == 1).then_some(())
+        });
         split(&config).unwrap()
     }
 
