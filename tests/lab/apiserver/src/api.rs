@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 use crate::audit::Audit;
 use crate::auth::roles;
 use crate::auth::tokens::{KeyError, Tokens};
+use crate::background::Background;
 use crate::catalog::Catalog;
 use crate::clock::Clock;
 use crate::faults::Faults;
@@ -82,6 +83,8 @@ pub struct Api {
     pub audit: Audit,
     /// How often a quiet watch with bookmarks gets one.
     pub bookmark_every: std::time::Duration,
+    /// What runs beside requests.
+    pub background: Background,
 }
 
 impl Api {
@@ -100,6 +103,7 @@ impl Api {
             audit: Audit::open(config.audit_log.as_deref(), config.clock.clone())
                 .map_err(SetupError::AuditLog)?,
             bookmark_every: config.bookmark_every,
+            background: Background::default(),
         };
         api.populate()?;
         Ok(Arc::new(api))

@@ -14,8 +14,6 @@ use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::TlsAcceptor;
-use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
 
 use crate::api::{Api, Config, SetupError};
 use crate::auth::User;
@@ -48,8 +46,6 @@ pub enum ServeError {
 pub struct Server {
     api: Arc<Api>,
     addresses: Vec<SocketAddr>,
-    stop: CancellationToken,
-    tasks: TaskTracker,
 }
 
 impl Server {
@@ -61,30 +57,13 @@ impl Server {
             .map(TcpListener::local_addr)
             .collect::<Result<Vec<_>, _>>()?;
         let acceptor = acceptor(&api, &addresses)?;
-        let stop = CancellationToken::new();
-        let tasks = TaskTracker::new();
         let changes = api.store.tap();
-        tasks.spawn(
-            stop.clone()
-                .run_until_cancelled_owned(crate::gc::run(api.clone(), changes)),
-        );
+        api.background.spawn(crate::gc::run(api.clone(), changes));
         for listener in listeners {
-            let accept = accept(
-                api.clone(),
-                listener,
-                acceptor.clone(),
-                stop.clone(),
-                tasks.clone(),
-            );
-            tasks.spawn(stop.clone().run_until_cancelled_owned(accept));
+            api.background
+                .spawn(accept(api.clone(), listener, acceptor.clone()));
         }
-        tasks.close();
-        Ok(Self {
-            api,
-            addresses,
-            stop,
-            tasks,
-        })
+        Ok(Self { api, addresses })
     }
 
     /// The parts, for what runs in the same process.
@@ -107,14 +86,13 @@ impl Server {
 
     /// Ends every connection and waits until all is quiet.
     pub async fn stop(self) {
-        self.stop.cancel();
-        self.tasks.wait().await;
+        self.api.background.stop().await;
     }
 }
 
 impl Drop for Server {
     fn drop(&mut self) {
-        self.stop.cancel();
+        self.api.background.cancel();
     }
 }
 
@@ -157,18 +135,12 @@ fn acceptor(api: &Api, addresses: &[SocketAddr]) -> Result<TlsAcceptor, ServeErr
     Ok(TlsAcceptor::from(Arc::new(tls)))
 }
 
-async fn accept(
-    api: Arc<Api>,
-    listener: TcpListener,
-    acceptor: TlsAcceptor,
-    stop: CancellationToken,
-    tasks: TaskTracker,
-) {
+async fn accept(api: Arc<Api>, listener: TcpListener, acceptor: TlsAcceptor) {
     loop {
         match listener.accept().await {
             Ok((stream, _)) => {
-                let serve = connection(api.clone(), stream, acceptor.clone());
-                tasks.spawn(stop.clone().run_until_cancelled_owned(serve));
+                api.background
+                    .spawn(connection(api.clone(), stream, acceptor.clone()));
             }
             Err(error) => {
                 // Out of descriptors, most likely: let some connections end first.

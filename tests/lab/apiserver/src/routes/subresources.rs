@@ -39,6 +39,9 @@ pub(super) async fn answer(call: Call, request: Request<Incoming>) -> Result<Ans
             write::replace(&call, request, Part::Main).await
         }
         ("log", &Method::GET) if call.resource.is("", "pods") => crate::kubelet::log(&call).await,
+        ("portforward", &Method::GET | &Method::POST) if call.resource.is("", "pods") => {
+            crate::portforward::answer(&call, request)
+        }
         _ => Err(ApiError::no_such_path()),
     }
 }
