@@ -422,6 +422,9 @@ pub fn unread(one: &mut InstanceEvidence, reason: UnreadReason, agent: AgentPres
 }
 
 /// Put the files of an instance on this timeline, up to `end`, as a standby's.
+///
+/// # Panics
+/// Where `end` is zero.
 pub fn place(one: &mut InstanceEvidence, timeline: u32, switches: &[(u32, u64)], end: u64) {
     let checkpoint = end.saturating_sub(4096).max(1);
     one.disk.control = known(ControlFile {

@@ -132,11 +132,12 @@ fn primary(case: &Case<'_>, member: &Member<'_>) -> Conduct {
 
 fn replica(case: &Case<'_>, member: &Member<'_>) -> Conduct {
     let subject = &member.subject;
-    if subject.fenced && subject.running() != Some(true) {
-        let sound = matches!(
-            member.relation,
-            Relation::Contained | Relation::SeenByPrimary(_) | Relation::Remembered(_)
-        );
+    if subject.fenced {
+        let sound = !subject.writes()
+            && matches!(
+                member.relation,
+                Relation::Contained | Relation::SeenByPrimary(_) | Relation::Remembered(_)
+            );
         return if sound {
             conduct(Action::None, "it is fenced, and that is respected")
                 .because("the primary holds everything of it")
@@ -264,6 +265,7 @@ fn unreadable(member: &Member<'_>) -> Conduct {
             conduct(Action::Blocked, "it is not well, and its files could not be read").because(seen)
         }
         Life::NoPod => conduct(Action::Wait, "it has no pod; the operator makes one").because(seen),
+        Life::Serving => conduct(Action::Wait, "it runs and does not stream (yet)").because(seen),
         _ if agent(subject) == Some(AgentPresence::Connected) => {
             conduct(Action::Wait, "its server could not be asked").because(seen)
         }
@@ -291,7 +293,7 @@ fn awake_or_down(case: &Case<'_>, member: &Member<'_>) -> Conduct {
             Action::Blocked,
             format!("its pod cannot start: {}", stuck(subject)),
         ),
-        Life::Unknown => conduct(Action::Blocked, "its pod could not be read"),
+        Life::Unknown => conduct(Action::Blocked, "whether its server runs could not be read"),
         Life::Hung | Life::CrashLooping | Life::Down => match subject.standby_signal() {
             Some(true) => conduct(Action::Restart, ailment(subject)).because(intact),
             Some(false) => off_timeline(case, member, None),

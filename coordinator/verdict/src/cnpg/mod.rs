@@ -3,22 +3,24 @@
 //! [`questions`] says which commits must be counted first; [`assess`] does the rest.
 
 mod action;
-mod case;
+pub(crate) mod case;
 mod diagnosis;
 mod lineage;
+mod plan;
 mod position;
 mod questions;
-mod relation;
+pub(crate) mod relation;
 mod room;
 mod subject;
 mod supply;
-mod verdict;
+pub(crate) mod verdict;
 
 #[cfg(test)]
 mod tests;
 
 use hasteward_proto::primitive::Engine;
 
+pub use plan::{Basis, Plan, Request, RequestKind, Step, plan};
 pub use questions::{Question, questions};
 
 use crate::evidence::cnpg::CnpgEvidence;

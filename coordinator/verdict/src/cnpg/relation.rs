@@ -362,12 +362,14 @@ fn unread(subject: &Subject<'_>, primary: &Reader<'_>, resource: &ClusterResourc
     }
     if let Some(seen) = subject.ev.remembered {
         // On the primary's timeline more can only have come from the primary. On its parent, the position must lie before
-        // the fork. Further back it may have been the primary in between.
+        // the fork, and nothing newer was read that stops short of the end. Further back it may have been the primary in
+        // between.
         let own = seen.timeline == primary.lineage.timeline();
-        let parent = primary
-            .lineage
-            .parent()
-            .is_some_and(|(tl, left)| tl == seen.timeline && seen.lsn <= left);
+        let parent = subject.position.is_none()
+            && primary
+                .lineage
+                .parent()
+                .is_some_and(|(tl, left)| tl == seen.timeline && seen.lsn <= left);
         let wrote_since = subject.ev.last_written.is_some_and(|wrote| wrote.at >= seen.at);
         if (own || parent) && !wrote_since {
             let source = super::position::Source::Remembered(seen.at);

@@ -5,8 +5,7 @@ use hasteward_proto::primitive::{InstanceName, SystemId};
 use super::lineage::Lineage;
 use super::position::{self, Position};
 use crate::evidence::cnpg::{
-    Claim, ClaimRole, ClusterResource, ClusterState, CnpgEvidence, ContainerState, Fences, InstanceEvidence,
-    Pod, Server,
+    Claim, ClaimRole, ClusterState, CnpgEvidence, ContainerState, InstanceEvidence, Pod, Server,
 };
 use crate::evidence::{Evidence, UnreadReason};
 
@@ -306,9 +305,16 @@ fn life(ev: &InstanceEvidence, all: &CnpgEvidence) -> Life {
             };
         }
     };
-    let phase = pod_life(pod, all);
-    match phase {
+    let asked = !matches!(ev.disk.processes, Evidence::Unread(_))
+        || ev
+            .server
+            .why_unread()
+            .is_some_and(|unread| unread.reason == UnreadReason::ServerDown);
+    match pod_life(pod, all) {
         Life::Down if postmaster.is_some() => Life::Running,
+        // A running container is all that is known: that its server is down would be a guess.
+        Life::Down | Life::Starting if !asked && pod.ready => Life::Running,
+        Life::Down if !asked => Life::Unknown,
         // A fenced manager keeps the container up and the server down: neither starting nor broken.
         Life::Starting
             if fenced(all, &ev.name) && matches!(pod.container, ContainerState::Running { .. }) =>
@@ -322,10 +328,7 @@ fn life(ev: &InstanceEvidence, all: &CnpgEvidence) -> Life {
 fn fenced(all: &CnpgEvidence, name: &InstanceName) -> bool {
     all.resource
         .value()
-        .is_some_and(|resource: &ClusterResource| match &resource.fences {
-            Fences::None | Fences::Invalid(_) => false,
-            fences => fences.holds(name),
-        })
+        .is_some_and(|resource| resource.fences.holds(name))
 }
 
 /// A pod that was deleted is made again within seconds; one that was not seen streaming lately is simply not there.

@@ -23,6 +23,7 @@ pub struct CnpgEvidence {
 }
 
 /// The parts of `postgresql.cnpg.io/v1 Cluster` that decide something.
+#[allow(clippy::struct_excessive_bools, reason = "each is one field of the resource")]
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct ClusterResource {
     /// `metadata.uid`.
@@ -141,6 +142,7 @@ pub struct InstanceEvidence {
 }
 
 /// The pod of one instance.
+#[allow(clippy::struct_excessive_bools, reason = "each is one field of the pod")]
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Pod {
     /// `metadata.uid`.

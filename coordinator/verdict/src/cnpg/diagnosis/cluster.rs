@@ -157,12 +157,11 @@ fn sound(member: &Member<'_>) -> bool {
 fn leftovers(finding: &Finding<'_, '_>, resource: &ClusterResource) -> Vec<Diagnosis> {
     let mut found = Vec::new();
     if !resource.operation_marks.is_empty() {
-        let keys: Vec<_> = resource
+        let keys = resource
             .operation_marks
             .iter()
-            .map(|mark| mark.split('=').next().unwrap_or(mark))
-            .collect();
-        let removal = keys.iter().map(|key| format!(" {key}-")).collect::<String>();
+            .map(|mark| mark.split('=').next().unwrap_or(mark));
+        let removal = keys.fold(String::new(), |all, key| all + " " + key + "-");
         found.push(Diagnosis {
             evidence: resource
                 .operation_marks

@@ -12,6 +12,7 @@ mod storage;
 
 use super::action::Conduct;
 use super::case::{Case, Member};
+use crate::evidence::cnpg::Fences;
 use crate::report::{Action, Diagnosis, Severity, Verdict, VerdictKind};
 
 /// What the finders look at.
@@ -91,9 +92,12 @@ impl<'f, 'a> Finding<'f, 'a> {
     }
 
     /// The remedy that fits the action; only `reseed`, `rewind` and `recreate` name a command that erases.
+    ///
+    /// Each of them leaves it to the operator to make the pod again, which it does not do while it is paused or while any
+    /// instance is fenced.
     pub(crate) fn cure(&self, member: &Member<'_>, conduct: &Conduct) -> String {
         let name = member.subject.name();
-        match conduct.action {
+        let command = match conduct.action {
             Action::Restart => format!("kubectl delete pod {} {name}", self.namespace()),
             Action::Reseed | Action::Rewind | Action::Recreate => {
                 format!(
@@ -102,7 +106,17 @@ impl<'f, 'a> Finding<'f, 'a> {
                     self.case.name()
                 )
             }
-            Action::None | Action::Wait | Action::Rejoin | Action::Blocked => self.describe_pod(member),
+            Action::None | Action::Wait | Action::Rejoin | Action::Blocked => {
+                return self.describe_pod(member);
+            }
+        };
+        let asleep = self.case.resource.is_some_and(|resource| {
+            resource.reconciliation_disabled || !matches!(resource.fences, Fences::None | Fences::Invalid(_))
+        });
+        if asleep {
+            format!("first lift the pause or fence (see its own diagnosis); then: {command}")
+        } else {
+            command
         }
     }
 }

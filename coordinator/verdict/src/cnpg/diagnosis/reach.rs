@@ -3,7 +3,7 @@
 use super::{Finding, about, general};
 use crate::cnpg::action::follows;
 use crate::cnpg::case::{Member, resource_gap};
-use crate::cnpg::relation::{Nothing, Relation};
+use crate::cnpg::relation::Relation;
 use crate::cnpg::subject::Life;
 use crate::evidence::cnpg::AgentPresence;
 use crate::report::{Diagnosis, Severity};
@@ -35,7 +35,7 @@ fn unreachable(member: &Member<'_>) -> Option<Diagnosis> {
     let mut evidence = Vec::new();
     match &member.relation {
         Relation::SeenByPrimary(position) => {
-            evidence.push(format!("the primary streams to {name}, up to {}", position.lsn))
+            evidence.push(format!("the primary streams to {name}, up to {}", position.lsn));
         }
         Relation::Remembered(position) => {
             evidence.push(format!(
@@ -88,7 +88,6 @@ fn unreadable(finding: &Finding<'_, '_>, member: &Member<'_>) -> Option<Diagnosi
         Relation::SeenByPrimary(_) | Relation::Remembered(_) if !follows(finding.case, member) => {
             subject.why_unread()
         }
-        Relation::Nothing(Nothing::Joining | Nothing::Empty) => return None,
         _ => return None,
     };
     let blocks = matches!(member.relation, Relation::Unread(_));
