@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use hasteward_proto::channel::reverse::{http2_server, prepare_socket};
@@ -38,6 +39,8 @@ pub struct Limits {
     pub agents: usize,
     /// How long a connection of people or of enrolment lives at most; calls in flight are finished.
     pub people_age: Duration,
+    /// How soon such a connection must make its first call: nobody holds places without credentials.
+    pub first_call: Duration,
 }
 
 impl Default for Limits {
@@ -47,6 +50,7 @@ impl Default for Limits {
             people: 512,
             agents: 8192,
             people_age: Duration::from_secs(3600),
+            first_call: Duration::from_secs(30),
         }
     }
 }
@@ -205,14 +209,27 @@ impl Door {
     {
         let peer = Arc::new(peer);
         let gate = self.gate.clone();
+        let called = Arc::new(AtomicBool::new(false));
+        let calling = called.clone();
         let service = service_fn(move |request: Request<Incoming>| {
+            calling.store(true, Ordering::Relaxed);
             let (gate, peer) = (gate.clone(), peer.clone());
             async move { gate.answer(request, (*peer).as_ref()).await }
         });
         let serving = http2_server(self.fleet.settings()).serve_connection(TokioIo::new(stream), service);
         let mut serving = std::pin::pin!(serving);
+        let silent = async {
+            tokio::time::sleep(self.limits.first_call).await;
+            if called.load(Ordering::Relaxed) {
+                std::future::pending::<()>().await;
+            }
+        };
         let served = tokio::select! {
             served = serving.as_mut() => served,
+            () = silent => {
+                self.fleet.events().refused("silent");
+                return;
+            }
             () = self.shutdown.cancelled() => {
                 serving.as_mut().graceful_shutdown();
                 tokio::time::timeout(DRAIN, serving).await.unwrap_or(Ok(()))

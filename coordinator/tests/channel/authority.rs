@@ -231,8 +231,7 @@ async fn the_api_server_is_asked_as_it_wants_to_be() {
     }
     let kube = KubeTokenReviewer::new(api.client());
     let token = SecretString::from("a.b.c");
-    let ReviewedToken::Authenticated(claims) = kube.review(&token, "hasteward-agent").await.unwrap()
-    else {
+    let ReviewedToken::Authenticated(claims) = kube.review(&token, "hasteward-agent").await.unwrap() else {
         panic!("rejected")
     };
     assert_eq!(
@@ -259,8 +258,7 @@ async fn the_api_server_is_asked_as_it_wants_to_be() {
     assert!(pod.terminating && !pod.finished && pod.node.as_deref() == Some("n1"));
     assert_eq!(kube.pod("hasteward", "gone").await.unwrap(), None);
     assert_eq!(
-        kube
-            .daemon_set_uid("hasteward", "hasteward-agent")
+        kube.daemon_set_uid("hasteward", "hasteward-agent")
             .await
             .unwrap()
             .as_deref(),

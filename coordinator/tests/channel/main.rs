@@ -7,6 +7,7 @@ mod authority;
 mod enrolment;
 mod fleet;
 mod impostor;
+mod kubernetes;
 mod people;
 mod renewal;
 mod support;

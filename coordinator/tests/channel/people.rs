@@ -338,3 +338,17 @@ async fn only_our_protocols_are_spoken() {
     }
     crate::support::until("refused", async || coordinator.told.count("refused tls") == 2).await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_silent_connection_holds_no_place() {
+    let (coordinator, reviewer) = start().await;
+    let token = reviewer.add_viewer();
+    let talking = coordinator.dial(None).await;
+    version(&talking, Some(&token)).await.unwrap();
+    let silent = coordinator.dial(None).await;
+    coordinator.told("refused silent").await;
+    assert!(version(&silent, Some(&token)).await.is_err());
+    // Who has called once may be quiet.
+    version(&talking, Some(&token)).await.unwrap();
+    assert_eq!(coordinator.told.count("refused silent"), 1);
+}

@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use hasteward_coordinator::api::requirement::{METHODS, Table};
 use hasteward_coordinator::api::{
@@ -11,7 +12,7 @@ use hasteward_coordinator::api::{
 use hasteward_coordinator::fleet::enrolment::EnrolmentRate;
 use hasteward_coordinator::fleet::{
     AdmissionPolicy, AgentState, AgentStatus, CertificateAuthority, EnrolmentService, Fleet, FleetEvents,
-    SystemClock,
+    SystemClock, TokenReviewer,
 };
 use hasteward_proto::channel::tls::{Protocol, client_config, connect};
 use hasteward_proto::channel::{CertifiedIdentity, ReverseConnection, ServerName};
@@ -70,7 +71,7 @@ pub(crate) struct OneCluster;
 impl TriageEngine for OneCluster {
     async fn triage(&self, query: TriageQuery, deadline: Instant) -> Result<TriageReport, Failure> {
         if query.cluster.name == "slow" {
-            tokio::time::sleep_until(deadline + std::time::Duration::from_secs(60)).await;
+            tokio::time::sleep_until(deadline + Duration::from_secs(60)).await;
         }
         Err(Failure::new(
             "no-such-cluster",
@@ -116,10 +117,29 @@ impl Coordinator {
         table: Table,
         rate: EnrolmentRate,
     ) -> Self {
+        Self::assemble(authority, reviewer.clone(), NAMESPACE, table, rate).await
+    }
+
+    /// With another source of facts, in another namespace.
+    pub(crate) async fn start_in(
+        authority: Arc<CertificateAuthority>,
+        reviewer: Arc<dyn TokenReviewer>,
+        namespace: &str,
+    ) -> Self {
+        Self::assemble(authority, reviewer, namespace, METHODS, EnrolmentRate::default()).await
+    }
+
+    async fn assemble(
+        authority: Arc<CertificateAuthority>,
+        reviewer: Arc<dyn TokenReviewer>,
+        namespace: &str,
+        table: Table,
+        rate: EnrolmentRate,
+    ) -> Self {
         let clock = Arc::new(SystemClock);
         let told = Arc::new(Told::default());
         let fleet = Fleet::new(quick(), clock.clone(), told.clone());
-        let policy = AdmissionPolicy::new(NAMESPACE);
+        let policy = AdmissionPolicy::new(namespace);
         let enrolment = EnrolmentService::new(
             authority.clone(),
             reviewer.clone(),
@@ -135,13 +155,17 @@ impl Coordinator {
         };
         let steward = StewardService::new(Arc::new(OneCluster), fleet.clone(), build);
         let routes = Routes::new(enrolment.into_server()).add_service(steward.into_server());
-        let authenticator = Authenticator::new(reviewer.clone(), PeoplePolicy::new(NAMESPACE), clock.clone());
+        let authenticator = Authenticator::new(reviewer.clone(), PeoplePolicy::new(namespace), clock.clone());
         let gate = Gate::with_table(authenticator, routes, table);
         let identity = ServerIdentity::new(authority.clone(), vec![NAME.into()], vec![], clock).unwrap();
         let socket = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = socket.local_addr().unwrap();
         let shutdown = CancellationToken::new();
-        let listener = Listener::new(identity.configs(), fleet.clone(), gate, Limits::default());
+        let limits = Limits {
+            first_call: Duration::from_secs(1),
+            ..Limits::default()
+        };
+        let listener = Listener::new(identity.configs(), fleet.clone(), gate, limits);
         let task = tokio::spawn(listener.serve(socket, shutdown.clone()));
         Self {
             address,
