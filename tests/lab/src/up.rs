@@ -79,7 +79,6 @@ pub async fn up(
     start_supervisor(which, &place, ownership)?;
     supervisor_started(&place).await?;
     let client = kubernetes::client(&place.kubeconfig()).await?;
-    let nodes: Vec<String> = options.node_names().collect();
     // Nothing that is waited for from here on comes true without the lab's processes.
     tokio::select! {
         filled = fill(&client, &place, options, tell) => filled.map_err(|error| with_ended(&place, error))?,

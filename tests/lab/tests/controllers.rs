@@ -1,5 +1,7 @@
 //! The built-in controllers' stand-ins, in a lab of their own: pods are placed, started, replaced and removed.
 
+#![allow(clippy::unwrap_used, reason = "a step that fails is a test that fails")]
+
 use std::time::Duration;
 
 use hasteward_lab::options::UpOptions;
