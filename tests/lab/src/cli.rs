@@ -59,6 +59,9 @@ pub enum Command {
     /// Measure; prints a table, or one line of JSON
     #[command(after_help = "Examples:\n  cargo lab bench triage\n  cargo lab bench idle --json --runs 9")]
     Bench(Bench),
+    /// The caller that `bench triage` measures
+    #[command(hide = true)]
+    BenchClient(BenchClient),
     /// The supervisor's start
     #[command(hide = true)]
     Supervise {
@@ -149,6 +152,23 @@ pub struct Bench {
     /// Write the line of JSON to this file as well
     #[arg(long, value_name = "FILE")]
     pub output: Option<PathBuf>,
+}
+
+/// `bench-client`
+#[derive(Debug, Args)]
+pub struct BenchClient {
+    /// Address of the coordinator
+    #[arg(long)]
+    pub address: String,
+    /// File with its CA bundle
+    #[arg(long)]
+    pub ca: PathBuf,
+    /// File with a viewer's token
+    #[arg(long)]
+    pub token: PathBuf,
+    /// How many calls count
+    #[arg(long)]
+    pub calls: u32,
 }
 
 /// The benches.

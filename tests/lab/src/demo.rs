@@ -123,6 +123,7 @@ impl Triage {
         loop {
             let run = tokio::process::Command::new(&self.program)
                 .args(arguments)
+                .args(["--output", "human"])
                 .env("KUBECONFIG", &self.kubeconfig)
                 .stdin(std::process::Stdio::null())
                 .kill_on_drop(true)

@@ -48,6 +48,7 @@ pub fn run(which: &Which, command: Command) -> anyhow::Result<ExitCode> {
             Command::Demo(preparation) => demo::run(which, &preparation).await,
             Command::Test(order) => test_run::run(&order).await,
             Command::Bench(order) => bench::run(which, &order).await,
+            Command::BenchClient(order) => bench::triage::call(&order).await.map(|()| ExitCode::SUCCESS),
             Command::Supervise { .. }
             | Command::Init { .. }
             | Command::Node { .. }

@@ -2,6 +2,7 @@
 
 pub mod figures;
 mod idle;
+pub mod triage;
 
 use std::process::ExitCode;
 
@@ -54,7 +55,7 @@ async fn measure(which: &Which, order: &Bench) -> anyhow::Result<Figures> {
     })
     .await?;
     match order.bench {
-        BenchName::Triage => bail!("the coordinator's API is not there to be measured"),
+        BenchName::Triage => triage::measure(&client, &which.place()?, order.runs).await,
         BenchName::Idle => idle::measure(&client, order.runs).await,
     }
 }
