@@ -19,6 +19,10 @@ pub(super) const FAULT: Fault = Fault {
 /// Commits made on each side past the fork.
 const COMMITS: usize = 3;
 
+/// Both commands would wait for the frozen manager; and a history that left the primary's must not reach the archive that all share.
+/// The manager writes this file anew at its next start.
+const ALONE: &str = "restore_command = '/bin/false'\narchive_command = '/bin/true'";
+
 async fn inflict(scene: &Scene<'_>) -> anyhow::Result<String> {
     let instance = scene.instance;
     let (replica, primary) = scene.replica_and_primary().await?;
@@ -98,6 +102,20 @@ async fn split(scene: &Scene<'_>, replica: &Container, primary: &Container) -> a
         },
     )
     .await?;
+    replica
+        .run(
+            "sh",
+            &[
+                "-c",
+                &format!("printf '%s\\n' \"$1\" >> {PGDATA}/override.conf"),
+                "sh",
+                ALONE,
+            ],
+            "",
+        )
+        .await
+        .context("cut the server off from the archive")?;
+    replica.psql("SELECT pg_reload_conf()").await?;
     let promoted = replica.psql("SELECT pg_promote(true, 30)").await?;
     anyhow::ensure!(promoted == "t", "{instance} was not promoted");
     let lsn = replica.psql("SELECT pg_current_wal_insert_lsn()").await?;
