@@ -73,6 +73,8 @@ pub(super) fn render(header: &[&str], rows: Vec<Vec<Field>>) -> String {
     for row in rows {
         table.add_row(row.into_iter().map(Field::cell));
     }
+    // Else the padding is styled too, and cannot be trimmed from the end of a line.
+    table.style_text_only();
     for column in table.column_iter_mut() {
         column.set_padding((0, 2));
     }

@@ -18,7 +18,7 @@ pub(super) fn render(report: &TriageReport, now: i64) -> String {
     text.push_str(&reasons(&report.verdict));
     text.push('\n');
     text.push_str(&instances(&report.instances, now));
-    text.push_str(&why(&report.instances));
+    text.push_str(&why(report));
     text.push_str(&diagnoses(&report.diagnoses));
     text
 }
@@ -204,11 +204,15 @@ fn disk(volumes: &[VolumeReport]) -> Field {
     )
 }
 
-/// Why an instance is to be acted on, and what could not be read of it.
-fn why(instances: &[InstanceReport]) -> String {
+/// Why an instance is to be acted on, where no diagnosis says it, and what could not be read of it.
+fn why(report: &TriageReport) -> String {
     let mut text = String::new();
-    for instance in instances {
-        if instance.action != Action::None {
+    for instance in &report.instances {
+        let diagnosed = report
+            .diagnoses
+            .iter()
+            .any(|d| d.target.as_ref() == Some(&instance.instance));
+        if instance.action != Action::None && !diagnosed {
             for reason in &instance.reasons {
                 let _ = writeln!(text, "  {}: {reason}", instance.instance);
             }
@@ -261,4 +265,42 @@ fn diagnoses(diagnoses: &[Diagnosis]) -> String {
         }
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What a person sees in a pipe: the text without its styles.
+    fn plain(report: &str) -> String {
+        let report: TriageReport = serde_json::from_str(report).unwrap();
+        anstream::adapter::strip_str(&render(&report, 1_700_000_600_000)).to_string()
+    }
+
+    #[test]
+    fn healthy() {
+        insta::assert_snapshot!(plain(include_str!("testdata/healthy.json")));
+    }
+
+    #[test]
+    fn diverged() {
+        insta::assert_snapshot!(plain(include_str!("testdata/diverged.json")));
+    }
+
+    #[test]
+    fn undeterminable() {
+        insta::assert_snapshot!(plain(include_str!("testdata/undeterminable.json")));
+    }
+
+    #[test]
+    fn no_line_ends_in_blanks() {
+        for report in [
+            include_str!("testdata/healthy.json"),
+            include_str!("testdata/diverged.json"),
+        ] {
+            for line in plain(report).lines() {
+                assert_eq!(line, line.trim_end());
+            }
+        }
+    }
 }
