@@ -1,6 +1,6 @@
 //! The lab's Kubernetes API server: in memory, JSON over TLS, with what hasteward, the lab's stand-ins and kubectl use.
 //!
-//! Not there, on purpose: protobuf bodies (406/415), CEL (`ValidatingAdmissionPolicy` objects and
+//! Not there, on purpose: protobuf answers (406; requests in protobuf are read, since kubectl sends them), CEL (`ValidatingAdmissionPolicy` objects and
 //! `x-kubernetes-validations` are stored and not evaluated), webhooks, quotas, pods/exec, chunked lists (`limit` is
 //! ignored, lists are whole), escalation checks of RBAC, and the node authorizer (`system:nodes` has a plain role).
 
@@ -26,6 +26,7 @@ mod openapi;
 pub mod patch;
 pub mod pki;
 mod portforward;
+mod protobuf;
 pub mod request;
 pub mod resource;
 mod routes;

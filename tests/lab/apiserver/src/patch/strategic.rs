@@ -56,6 +56,7 @@ fn object(
     if let Some(kept) = patch.get(RETAIN_KEYS).and_then(Value::as_array) {
         target.retain(|key, _| kept.iter().any(|k| k == key));
     }
+    let directives = patch;
     for (key, value) in patch {
         if key == DIRECTIVE
             || key == RETAIN_KEYS
@@ -87,7 +88,13 @@ fn object(
                     Value::Array(items) => items,
                     _ => Vec::new(),
                 };
+                let before = items.clone();
                 list(&mut items, patch, inner, depth - 1)?;
+                let kind = inner.list();
+                if kind != ListKind::Atomic {
+                    let order = directives.get(&format!("{ORDER}{key}")).and_then(Value::as_array);
+                    reorder(&mut items, order.unwrap_or(patch), &before, &kind);
+                }
                 *slot = Value::Array(items);
             }
             _ => {
@@ -102,11 +109,14 @@ fn object(
             items.retain(|item| !gone.contains(item));
         }
     }
+    // An order without a list: nothing is merged, only sorted.
     for (key, value) in patch {
         if let (Some(field), Some(order)) = (key.strip_prefix(ORDER), value.as_array())
+            && !patch.contains_key(field)
             && let Some(Value::Array(items)) = target.get_mut(field)
         {
-            sort(items, order, &shape.member(field).list());
+            let before = items.clone();
+            reorder(items, order, &before, &shape.member(field).list());
         }
     }
     Ok(())
@@ -188,20 +198,29 @@ fn element(
     }
 }
 
-/// Puts the elements that `order` names in that order; others keep their place behind their predecessor.
-fn sort(items: &mut Vec<Value>, order: &[Value], kind: &ListKind) {
-    let rank = |item: &Value| {
+/// Orders a merged list as the real server does: the elements that `order` names in that order, the others as they
+/// were before, and of one of each the one that was behind before comes second. A new element has no place before and
+/// so comes first.
+fn reorder(items: &mut Vec<Value>, order: &[Value], before: &[Value], kind: &ListKind) {
+    let place = |list: &[Value], item: &Value| {
         let key = key_of(item, kind)?;
-        order.iter().position(|o| key_of(o, kind) == Some(key))
+        list.iter().position(|other| key_of(other, kind) == Some(key))
     };
-    let mut last = 0;
-    let mut ranked: Vec<(usize, Value)> = Vec::with_capacity(items.len());
-    for item in items.drain(..) {
-        last = rank(&item).unwrap_or(last);
-        ranked.push((last, item));
+    let (mut named, mut rest): (Vec<Value>, Vec<Value>) = std::mem::take(items)
+        .into_iter()
+        .partition(|item| place(order, item).is_some());
+    named.sort_by_key(|item| place(order, item));
+    rest.sort_by_key(|item| place(before, item).unwrap_or(usize::MAX));
+    let (mut named, mut rest) = (named.into_iter().peekable(), rest.into_iter().peekable());
+    while let (Some(of_patch), Some(other)) = (named.peek(), rest.peek()) {
+        let first = match (place(before, other), place(before, of_patch)) {
+            (Some(other), Some(of_patch)) => other < of_patch,
+            _ => false,
+        };
+        items.extend(if first { rest.next() } else { named.next() });
     }
-    ranked.sort_by_key(|(rank, _)| *rank);
-    items.extend(ranked.into_iter().map(|(_, item)| item));
+    items.extend(named);
+    items.extend(rest);
 }
 
 #[cfg(test)]
@@ -231,7 +250,7 @@ mod tests {
             patched("Pod", pod, &patch),
             json!({"spec": {"containers": [
                 {"name": "c"},
-                {"name": "a", "image": "x", "env": [{"name": "K", "value": "1"}, {"name": "L", "value": "2"}]}],
+                {"name": "a", "image": "x", "env": [{"name": "L", "value": "2"}, {"name": "K", "value": "1"}]}],
                 "tolerations": [{"key": "new"}]}})
         );
     }
@@ -245,7 +264,7 @@ mod tests {
             "status": {"conditions": [{"type": "Ready", "status": "True"}]}});
         assert_eq!(
             patched("Node", object, &patch),
-            json!({"metadata": {"finalizers": ["b", "c"], "labels": {"y": "2"}},
+            json!({"metadata": {"finalizers": ["c", "b"], "labels": {"y": "2"}},
                 "status": {"conditions": [{"type": "Ready", "status": "True", "reason": "r"}]}})
         );
     }

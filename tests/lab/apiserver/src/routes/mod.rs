@@ -265,6 +265,8 @@ fn parse(kind: &str, bytes: &[u8]) -> Result<Value, ApiError> {
                 .map_err(|e| ApiError::bad_request(format!("invalid YAML: {e}")))?;
             serde_saphyr::from_str(text).map_err(|e| ApiError::bad_request(format!("invalid YAML: {e}")))
         }
+        crate::protobuf::MEDIA_TYPE => crate::protobuf::read(bytes)
+            .map_err(|e| ApiError::unsupported_media_type(&format!("{kind}: {e}"))),
         other => Err(ApiError::unsupported_media_type(other)),
     }
 }
