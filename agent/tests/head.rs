@@ -203,6 +203,31 @@ fn memory_at_rest() {
 }
 
 #[test]
+fn without_the_nodes_processes_it_does_not_start() {
+    let directory = tempfile::tempdir().unwrap();
+    let output = Command::new("unshare")
+        .env_clear()
+        .args([
+            "--pid",
+            "--fork",
+            "--mount-proc",
+            env!("CARGO_BIN_EXE_hasteward-agent"),
+        ])
+        .args([
+            "--node=n1",
+            "--coordinator=127.0.0.1:1",
+            "--ca=/none",
+            "--token-file=/none",
+            "--state-dir",
+        ])
+        .arg(directory.path())
+        .output()
+        .unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    assert!(String::from_utf8_lossy(&output.stderr).contains("hostPID"));
+}
+
+#[test]
 fn a_wrong_command_line_is_said_and_starts_nothing() {
     let output = Command::new(env!("CARGO_BIN_EXE_hasteward-agent"))
         .env_clear()

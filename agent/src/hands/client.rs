@@ -21,6 +21,9 @@ use crate::volume::{DataDirectory, Listing, ReadError, RelativePath, Space, Stat
 /// The hands themselves only fork: they answer at once, or are gone.
 const CONTROL_TIME: Duration = Duration::from_secs(5);
 
+/// A session whose socket is closed ends within this, unless its volume hangs.
+const ENDING_TIME: Duration = Duration::from_millis(500);
+
 /// Why the hands gave no session.
 #[derive(Debug, thiserror::Error)]
 pub enum SessionError {
@@ -108,8 +111,21 @@ impl Hands {
         }
     }
 
-    /// A session for one instance, which the kernel ends after `lifetime`, at most ten minutes.
+    /// A session for one instance, which the kernel ends after `lifetime`, at most ten minutes. Sessions that were closed just
+    /// now may still be ending: full hands are asked again for half a second.
     pub fn session(&self, instance: &InstanceLocator, lifetime: Duration) -> Result<Session, SessionError> {
+        let full = Instant::now() + ENDING_TIME;
+        loop {
+            match self.session_now(instance, lifetime) {
+                Err(SessionError::Busy(_)) if Instant::now() < full => {
+                    std::thread::sleep(Duration::from_millis(5));
+                }
+                other => return other,
+            }
+        }
+    }
+
+    fn session_now(&self, instance: &InstanceLocator, lifetime: Duration) -> Result<Session, SessionError> {
         let seconds = u16::try_from(lifetime.as_secs().saturating_add(1))
             .unwrap_or(SESSION_MAX_SECONDS)
             .min(SESSION_MAX_SECONDS);

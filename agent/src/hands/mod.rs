@@ -47,6 +47,10 @@ pub struct HandsConfig {
 /// Why there are no hands.
 #[derive(Debug, thiserror::Error)]
 pub enum SplitError {
+    /// In a pid namespace of its own the agent sees none of the node's processes, and would take that for proof that no
+    /// server runs.
+    #[error("the agent is process 1: it runs in a pid namespace of its own (the pod needs hostPID: true)")]
+    OwnPidNamespace,
     /// The socket pair.
     #[error("socket pair: {0}")]
     Socket(#[from] Errno),
@@ -64,6 +68,9 @@ pub fn split(config: &HandsConfig) -> Result<Hands, SplitError> {
     let (ours, theirs) = PacketSocket::pair()?;
     let (lifeline, far_end) = UnixStream::pair().map_err(SplitError::Lifeline)?;
     let head = Pid::this();
+    if head.as_raw() == 1 {
+        return Err(SplitError::OwnPidNamespace);
+    }
     match fork()? {
         Fork::Parent(pid) => Ok(Hands::new(ours, lifeline, pid)),
         Fork::Child => {
