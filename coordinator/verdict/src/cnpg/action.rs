@@ -377,7 +377,13 @@ fn destroy(case: &Case<'_>, action: Action, reason: impl Into<String>) -> Conduc
 
 /// It follows the primary right now, and nothing of its own says otherwise.
 pub(crate) fn follows(case: &Case<'_>, member: &Member<'_>) -> bool {
-    if member.subject.writes() || member.subject.is_primary {
+    let subject = &member.subject;
+    // The primary keeps its row until a timeout, also of a server that is stopped or dead by now.
+    if subject.writes()
+        || subject.is_primary
+        || subject.life == Life::Hung
+        || subject.running() == Some(false)
+    {
         return false;
     }
     match &member.relation {

@@ -11,7 +11,7 @@ mod position;
 mod questions;
 pub(crate) mod relation;
 mod room;
-mod subject;
+pub(crate) mod subject;
 mod supply;
 pub(crate) mod verdict;
 
@@ -21,7 +21,7 @@ mod tests;
 use hasteward_proto::primitive::Engine;
 
 pub use plan::{Basis, Plan, Request, RequestKind, Step, plan};
-pub use questions::{Question, questions};
+pub use questions::{Question, questions, unscanned};
 
 use crate::evidence::cnpg::CnpgEvidence;
 use crate::evidence::{Evidence, Unread, UnreadReason};

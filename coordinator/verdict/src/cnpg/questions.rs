@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 use super::case::Case;
 use super::relation::{self, Reader};
 use super::subject::Subject;
+use crate::evidence::UnreadReason;
 use crate::evidence::cnpg::CnpgEvidence;
 
 /// How many commit records does `instance` hold on `timeline` that begin at or after `past`?
@@ -41,6 +42,29 @@ pub fn questions(ev: &CnpgEvidence) -> Vec<Question> {
         }
     }
     finish(asked)
+}
+
+/// Whose end of WAL must be scanned although their servers answer: a standby that has received nothing since its start may
+/// hold more in `pg_wal` than it has replayed. Inspect these again with the scan, before [`questions`].
+#[must_use]
+pub fn unscanned(ev: &CnpgEvidence) -> Vec<InstanceName> {
+    let skipped = |subject: &Subject<'_>| {
+        subject
+            .ev
+            .disk
+            .wal_end
+            .why_unread()
+            .is_some_and(|unread| unread.reason == UnreadReason::NotNeeded)
+    };
+    let case = Case::new(ev);
+    let wanted = case
+        .members
+        .iter()
+        .map(|member| &member.subject)
+        .filter(|subject| {
+            subject.recovers() && skipped(subject) && subject.position.is_none_or(|position| !position.exact)
+        });
+    wanted.map(|subject| subject.name().clone()).collect()
 }
 
 /// The primary holds nothing: the others are compared with each other.

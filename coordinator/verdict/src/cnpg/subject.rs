@@ -25,6 +25,8 @@ pub(crate) struct Subject<'a> {
     /// Its history, or why that is not known.
     pub(crate) lineage: Result<Lineage, String>,
     pub(crate) life: Life,
+    /// The operator has named it and not yet made its pod and PVCs.
+    being_made: bool,
 }
 
 /// What its pod and processes do.
@@ -69,6 +71,7 @@ impl<'a> Subject<'a> {
             position,
             lineage,
             life: life(ev, all),
+            being_made: being_made(ev, all),
         }
     }
 
@@ -217,7 +220,7 @@ impl<'a> Subject<'a> {
 
     /// Its volume is proven gone.
     pub(crate) fn volume_gone(&self) -> Option<String> {
-        if self.ev.disk.control.value().is_some() || self.server().is_some() {
+        if self.ev.disk.control.value().is_some() || self.server().is_some() || self.being_made {
             return None;
         }
         match &self.ev.claims {
@@ -225,11 +228,10 @@ impl<'a> Subject<'a> {
             Evidence::Known(_) => match self.data_claim() {
                 None => Some("it has no PVC for PGDATA".to_owned()),
                 // Phase `Lost`: it names a PersistentVolume that does not exist any more.
-                Some(claim) if !claim.bound && claim.volume.is_some() => Some(format!(
-                    "PVC {} names volume {} and is not bound to it",
-                    claim.name,
-                    claim.volume.as_deref().unwrap_or("")
-                )),
+                Some(claim) if !claim.bound => claim
+                    .volume
+                    .as_ref()
+                    .map(|volume| format!("PVC {} names volume {volume} and is not bound to it", claim.name)),
                 Some(_) => None,
             },
             Evidence::Unread(_) => None,
@@ -241,7 +243,7 @@ impl<'a> Subject<'a> {
         let fresh = |claim: &Claim| {
             claim.status.as_deref() == Some("initializing") || (!claim.bound && claim.volume.is_none())
         };
-        self.server().is_none() && self.data_claim().is_some_and(fresh)
+        self.server().is_none() && (self.being_made || self.data_claim().is_some_and(fresh))
     }
 
     /// PGDATA is proven to hold neither a control file nor WAL.
@@ -253,7 +255,8 @@ impl<'a> Subject<'a> {
     pub(crate) fn node_down(&self) -> bool {
         match &self.ev.node {
             Evidence::Known(known) => !known.value.ready,
-            Evidence::Absent(_) => true,
+            // Also an instance that is bound to no node at all has none: only a pod can miss one.
+            Evidence::Absent(_) => self.ev.pod.value().is_some_and(|pod| pod.node.is_some()),
             Evidence::Unread(unread) => unread.reason == UnreadReason::NodeDown,
         }
     }
@@ -279,6 +282,19 @@ impl<'a> Subject<'a> {
             |unread| unread.detail.clone(),
         )
     }
+}
+
+/// Named by the status of a cluster that grows, never seen, and nothing of it there yet.
+fn being_made(ev: &InstanceEvidence, all: &CnpgEvidence) -> bool {
+    let phase = all
+        .resource
+        .value()
+        .and_then(|resource| resource.phase.as_deref());
+    phase == Some("Creating a new replica")
+        && ev.pod.is_absent()
+        && ev.claims.is_absent()
+        && ev.remembered.is_none()
+        && ev.last_written.is_none()
 }
 
 fn life(ev: &InstanceEvidence, all: &CnpgEvidence) -> Life {

@@ -5,6 +5,7 @@ use hasteward_proto::primitive::InstanceName;
 use super::{Cleared, Code, Refusal};
 use crate::cnpg::case::{Case, Member, Transition};
 use crate::cnpg::relation::{Nothing, Relation};
+use crate::cnpg::subject::Life;
 use crate::cnpg::verdict::judge;
 use crate::cnpg::{Plan, Request, Step};
 use crate::evidence::cnpg::{ClaimRole, CnpgEvidence, Fences, StandbyState, TargetPrimary};
@@ -234,8 +235,11 @@ fn healthy(case: &Case<'_>, member: &Member<'_>) -> bool {
                 .iter()
                 .any(|row| own(&row.application_name) && row.state == StandbyState::Streaming)
         });
-    let contradicts =
-        member.subject.writes() || matches!(member.relation, Relation::Parted(_) | Relation::Foreign(_));
+    let subject = &member.subject;
+    let contradicts = subject.writes()
+        || subject.life == Life::Hung
+        || subject.running() == Some(false)
+        || matches!(member.relation, Relation::Parted(_) | Relation::Foreign(_));
     row && !contradicts
 }
 

@@ -8,6 +8,8 @@ use crate::cnpg::relation::{Parted, Relation, Worth};
 use crate::cnpg::room;
 use crate::report::{Diagnosis, Severity, VerdictKind};
 
+const DAY_MS: u64 = 24 * 60 * 60 * 1000;
+
 pub(super) fn find(finding: &Finding<'_, '_>) -> Vec<Diagnosis> {
     let mut found = Vec::new();
     for (member, _) in finding.members() {
@@ -115,13 +117,16 @@ fn foreign(finding: &Finding<'_, '_>, member: &Member<'_>) -> Option<Diagnosis> 
 
 /// Commits that were seen on a timeline past the point where the surviving history left it, and are on no instance now.
 ///
-/// Nothing on the instance itself is wrong any more, but a loss that nobody is told of is worse than a second look: warning.
+/// Nothing on the instance itself is wrong any more, but a loss that nobody is told of is worse than a second look: a warning
+/// for a day, then a line worth knowing for as long as it is remembered.
 fn lost(finding: &Finding<'_, '_>, member: &Member<'_>) -> Option<Diagnosis> {
     let wrote = member.subject.ev.last_written?;
     let primary = finding.case.primary_reader()?;
     if !matches!(member.relation, Relation::Contained | Relation::SeenByPrimary(_)) {
         return None;
     }
+    let fresh = finding.case.ev.collected_at.millis_since(wrote.at) < DAY_MS;
+    let severity = if fresh { Severity::Warning } else { Severity::Info };
     let fork = primary
         .lineage
         .left(wrote.timeline)
@@ -151,7 +156,7 @@ fn lost(finding: &Finding<'_, '_>, member: &Member<'_>) -> Option<Diagnosis> {
     Some(Diagnosis {
         evidence,
         remedy,
-        ..about(member, "cnpg-history-lost", Severity::Warning, summary)
+        ..about(member, "cnpg-history-lost", severity, summary)
     })
 }
 

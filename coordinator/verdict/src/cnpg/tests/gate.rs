@@ -34,6 +34,13 @@ fn hot(change: impl FnOnce(&mut crate::evidence::cnpg::ClusterResource)) -> Worl
     world
 }
 
+/// Stopped by a signal, while the primary still lists it.
+fn stale_row() -> World {
+    let mut world = World::healthy(3);
+    world.get(2).server = Evidence::unread(UnreadReason::ServerHung, "no answer in 2 s");
+    world
+}
+
 #[rstest]
 #[case::plain(oracle::lose_slot(), None, false, Ok(1))]
 #[case::plain_targeted(oracle::lose_slot(), Some(2), false, Ok(1))]
@@ -50,6 +57,7 @@ fn hot(change: impl FnOnce(&mut crate::evidence::cnpg::ClusterResource)) -> Worl
 #[case::leader_untargeted(oracle::failover(false), None, false, Err((Code::AuthorityNotPrimary, false)))]
 #[case::healthy(World::healthy(3), Some(2), false, Err((Code::TargetHealthy, true)))]
 #[case::healthy_forced(World::healthy(3), Some(2), true, Ok(1))]
+#[case::stale_row(stale_row(), Some(2), false, Ok(1))]
 #[case::unknown(World::healthy(3), Some(8), true, Err((Code::TargetUnknown, false)))]
 #[case::undeterminable(oracle::corrupt_control(false, false), None, false, Err((Code::Undeterminable, false)))]
 #[case::undeterminable_target(oracle::corrupt_control(false, false), Some(2), false, Err((Code::Undeterminable, true)))]

@@ -262,3 +262,59 @@ fn a_volume_is_not_gone_while_its_files_are_read() {
     world.get(2).claims = known(Vec::new());
     assert_eq!(action(&assess(&world.ev), 2), Action::Restart);
 }
+
+#[test]
+fn an_instance_that_is_only_named_yet_is_being_made() {
+    let mut world = World::healthy(3);
+    world.disconnect(3);
+    let one = world.get(3);
+    one.pod = Evidence::absent("no pod c-3 is owned by the cluster");
+    one.claims = Evidence::absent("no PVC of c-3 is owned by the cluster");
+    one.node = Evidence::absent("bound to no node");
+    one.disk = DiskEvidence::unread(UnreadReason::NoPod, "c-3 has no pod on a node");
+    one.server = Evidence::unread(UnreadReason::NoPod, "c-3 has no pod on a node");
+    one.remembered = None;
+    let report = assess(&world.ev);
+    assert_eq!(
+        (state(&report, 3), action(&report, 3)),
+        ("volume gone", Action::Recreate)
+    );
+    world.resource().phase = Some("Creating a new replica".to_owned());
+    let report = assess(&world.ev);
+    assert_eq!(
+        (state(&report, 3), action(&report, 3), report.exit_code()),
+        ("joining", Action::Wait, 0)
+    );
+}
+
+/// The primary keeps the row of a stopped standby until its timeout.
+#[test]
+fn a_stale_row_hides_no_hung_server() {
+    let mut world = World::healthy(3);
+    world.get(2).server = Evidence::unread(UnreadReason::ServerHung, "no answer in 2 s");
+    let report = assess(&world.ev);
+    assert_eq!(
+        (state(&report, 2), action(&report, 2)),
+        ("server hung", Action::Restart)
+    );
+    assert_eq!(ids(&report), ["server-hung"]);
+}
+
+#[test]
+fn a_standby_that_received_nothing_yet_is_scanned() {
+    let mut world = World::healthy(3);
+    world.disconnect(2);
+    let one = world.get(2);
+    one.disk.wal_end = Evidence::unread(UnreadReason::NotNeeded, "the server answers");
+    assert_eq!(crate::cnpg::unscanned(&world.ev), Vec::new());
+    if let Evidence::Known(known) = &mut world.get(2).server {
+        known.value.receive = None;
+    }
+    assert_eq!(crate::cnpg::unscanned(&world.ev), [name(2)]);
+    // Not scanned, but seen: neither the verdict nor the instance suffers.
+    let report = assess(&world.ev);
+    assert_eq!(
+        (report.verdict.kind, action(&report, 2)),
+        (VerdictKind::Provable, Action::Wait)
+    );
+}
