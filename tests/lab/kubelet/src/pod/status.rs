@@ -104,6 +104,12 @@ fn phase(view: &View<'_>, spec: &PodSpec) -> &'static str {
         .iter()
         .flatten()
         .any(|record| matches!(record.state, State::Running { .. }));
+    // Sidecars end after the containers, and before the pod.
+    let sidecars = spec.init_containers.iter().flatten().filter(|c| is_sidecar(c));
+    let runs = runs
+        || sidecars
+            .filter_map(record)
+            .any(|r| matches!(r.state, State::Running { .. }));
     let ends: Vec<i32> = records
         .iter()
         .flatten()
@@ -171,7 +177,7 @@ fn container_status(container: &Container, record: &Record, scheme: &str) -> Con
         image_id: record
             .container_id
             .as_ref()
-            .map(|_| format!("lab/{image}"))
+            .map(|_| image.clone())
             .unwrap_or_default(),
         image,
         container_id: record.container_id.as_deref().map(id),
@@ -262,5 +268,159 @@ fn condition(view: &View<'_>, kind: &str, (holds, reason, message): Verdict) -> 
             .and_then(|before| before.last_transition_time.clone())
             .or(Some(Time(view.now))),
         ..PodCondition::default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::needless_pass_by_value, reason = "json!() at every call")]
+
+    use super::*;
+    use serde_json::{Value, json};
+
+    fn end(code: i32) -> Terminated {
+        Terminated {
+            exit_code: code,
+            signal: None,
+            reason: "Error".to_owned(),
+            message: None,
+            started_at: Timestamp::UNIX_EPOCH,
+            finished_at: Timestamp::UNIX_EPOCH,
+            container_id: "f00d".to_owned(),
+        }
+    }
+
+    fn record(state: State) -> Record {
+        let ready = matches!(state, State::Running { .. });
+        Record {
+            state,
+            ready,
+            started: ready,
+            ..Record::new(0, None)
+        }
+    }
+
+    fn running() -> Record {
+        record(State::Running {
+            started_at: Timestamp::UNIX_EPOCH,
+        })
+    }
+
+    fn ended(code: i32) -> Record {
+        record(State::Terminated(end(code)))
+    }
+
+    fn of(spec: Value, records: &[(&str, Record)], deleting: bool) -> PodStatus {
+        let mut spec = spec;
+        spec["containers"] = json!([{"name": "a", "image": "i"}, {"name": "b", "image": "i"}]);
+        let mut meta = json!({"name": "p"});
+        if deleting {
+            meta["deletionTimestamp"] = json!("2026-01-01T00:00:00Z");
+        }
+        let pod: Pod = serde_json::from_value(json!({"metadata": meta, "spec": spec})).unwrap();
+        let records = records
+            .iter()
+            .map(|(name, record)| ((*name).to_owned(), record.clone()))
+            .collect();
+        let before = [PodCondition {
+            type_: "Ready".to_owned(),
+            status: "True".to_owned(),
+            last_transition_time: Some(Time(Timestamp::UNIX_EPOCH)),
+            ..PodCondition::default()
+        }];
+        status(&View {
+            pod: &pod,
+            records: &records,
+            pod_ip: Some("10.244.1.2".to_owned()),
+            host_ip: "10.243.0.11".to_owned(),
+            start_time: Timestamp::UNIX_EPOCH,
+            scheme: "containerd",
+            initialized: true,
+            before: &before,
+            failed: None,
+            now: Timestamp::UNIX_EPOCH + jiff::SignedDuration::from_secs(60),
+        })
+    }
+
+    fn phase_of(policy: &str, a: Record, b: Record, deleting: bool) -> String {
+        of(json!({"restartPolicy": policy}), &[("a", a), ("b", b)], deleting)
+            .phase
+            .unwrap()
+    }
+
+    #[test]
+    fn phases() {
+        let waiting = || record(State::waiting("ContainerCreating"));
+        let crashing = Record {
+            last: Some(end(1)),
+            ..record(State::waiting("CrashLoopBackOff"))
+        };
+        for (policy, a, b, expected) in [
+            ("Always", running(), running(), "Running"),
+            ("Always", running(), waiting(), "Pending"),
+            ("Always", crashing.clone(), crashing.clone(), "Running"),
+            ("Never", ended(0), ended(0), "Succeeded"),
+            ("Never", ended(0), ended(1), "Failed"),
+            ("Never", ended(1), running(), "Running"),
+            ("OnFailure", ended(1), ended(0), "Running"),
+            ("OnFailure", ended(0), ended(0), "Succeeded"),
+        ] {
+            assert_eq!(phase_of(policy, a, b, false), expected, "{policy}");
+        }
+        assert_eq!(phase_of("Always", ended(143), ended(0), true), "Failed");
+    }
+
+    #[test]
+    fn a_condition_keeps_its_time_until_it_turns() {
+        let ready = |status: &PodStatus| {
+            let all = status.conditions.clone().unwrap();
+            all.into_iter()
+                .find(|condition| condition.type_ == "Ready")
+                .unwrap()
+        };
+        let both = ready(&of(json!({}), &[("a", running()), ("b", running())], false));
+        assert_eq!(
+            (both.status.as_str(), both.last_transition_time),
+            ("True", Some(Time(Timestamp::UNIX_EPOCH)))
+        );
+        let one = ready(&of(json!({}), &[("a", running()), ("b", ended(1))], false));
+        assert_eq!(
+            (one.status.as_str(), one.reason.as_deref()),
+            ("False", Some("ContainersNotReady"))
+        );
+        assert_eq!(
+            one.message.as_deref(),
+            Some("containers with unready status: [b]")
+        );
+        assert_ne!(one.last_transition_time, Some(Time(Timestamp::UNIX_EPOCH)));
+        let gate = json!({"readinessGates": [{"conditionType": "x/y"}]});
+        let gated = ready(&of(gate, &[("a", running()), ("b", running())], false));
+        assert_eq!(
+            (gated.status.as_str(), gated.reason.as_deref()),
+            ("False", Some("ReadinessGatesNotReady"))
+        );
+    }
+
+    #[test]
+    fn container_states() {
+        let status = of(
+            json!({}),
+            &[(
+                "a",
+                Record {
+                    container_id: Some("f00d".to_owned()),
+                    ..ended(137)
+                },
+            )],
+            false,
+        );
+        let container = &status.container_statuses.unwrap()[0];
+        assert_eq!(container.container_id.as_deref(), Some("containerd://f00d"));
+        let state = container
+            .state
+            .as_ref()
+            .and_then(|state| state.terminated.as_ref())
+            .unwrap();
+        assert_eq!((state.exit_code, state.reason.as_deref()), (137, Some("Error")));
     }
 }

@@ -47,6 +47,7 @@ fn resolve(volume: &Path, sub_path: &str) -> Result<PathBuf, VolumeError> {
         return Err(out());
     }
     let root = fs::canonicalize(volume).doing("resolve", volume)?;
+    let mode = fs::metadata(&root).doing("mode", &root)?.permissions();
     // Part by part: what a link leads to is looked at before anything is made in it.
     let mut at = root.clone();
     for part in relative.components() {
@@ -55,6 +56,8 @@ fn resolve(volume: &Path, sub_path: &str) -> Result<PathBuf, VolumeError> {
             Ok(real) => real,
             Err(error) if error.kind() == io::ErrorKind::NotFound && fs::symlink_metadata(&next).is_err() => {
                 fs::create_dir(&next).doing("make", &next)?;
+                // As kubelet does; the group comes from the volume's setgid bit.
+                fs::set_permissions(&next, mode.clone()).doing("mode", &next)?;
                 next
             }
             Err(source) => {

@@ -1,5 +1,13 @@
 //! A node for a test: its own pid, mount, net, uts and ipc namespaces, which end with the test.
 
+#![allow(
+    dead_code,
+    clippy::unwrap_used,
+    reason = "shared by tests of which none uses all"
+)]
+
+pub(crate) mod world;
+
 use std::process::Command;
 
 /// Runs `body` in a process that is pid 1 of fresh namespaces. `name` is the name of the calling test.
