@@ -330,8 +330,14 @@ impl Worker {
         }
     }
 
-    /// Lets the object go, and what was kept for it.
+    /// Lets the object go, after what was kept for it: nothing of the pod is left when it is gone.
     async fn finish(&mut self) {
+        if self.updates.borrow().shutdown {
+            return;
+        }
+        let (namespace, name) = (self.pod.namespace().unwrap_or_default(), self.pod.name_any());
+        let logs = logs::directory(&self.node.options.state, &namespace, &name, &self.uid());
+        let _ = std::fs::remove_dir_all(logs);
         let pods: Api<Pod> = Api::namespaced(
             self.node.client.clone(),
             &self.pod.namespace().unwrap_or_default(),
@@ -366,13 +372,6 @@ impl Worker {
             )
             .await;
         }
-        let (namespace, name) = (self.pod.namespace().unwrap_or_default(), self.pod.name_any());
-        let _ = std::fs::remove_dir_all(logs::directory(
-            &self.node.options.state,
-            &namespace,
-            &name,
-            &self.uid(),
-        ));
     }
 }
 
