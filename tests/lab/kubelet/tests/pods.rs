@@ -1,5 +1,5 @@
 //! Pods from their binding to their deletion, with the lab's API server. Needs root.
-#![allow(clippy::unwrap_used, reason = "a test")]
+#![allow(clippy::unwrap_used, clippy::too_many_lines, reason = "a test")]
 
 mod common;
 
@@ -414,6 +414,87 @@ fn probes_restart_and_names_resolve() {
                 log.contains("web.db.svc") && log.contains("10.243.0.1") && log.contains("yes"),
                 "{log}"
             );
+        });
+    });
+}
+
+#[test]
+fn an_agent_sees_the_volumes_and_processes_of_its_node() {
+    in_node("an_agent_sees_the_volumes_and_processes_of_its_node", || {
+        tokio(async {
+            let world = World::new(&[]).await;
+            let pods = world.root().join("pods");
+            let mut agent = shell(
+                "agent",
+                "until cat /host/pods/*/volumes/kubernetes.io~csi/pv-data/mount/file; do sleep 0.05; done; \
+                 touch /x; grep CapEff /proc/self/status; hostname; \
+                 for p in /proc/[0-9]*; do tr '\\0' ' ' < $p/cmdline | grep -q 'sleep 12345' && cat $p/root/data/file && head -1 $p/cgroup; done; \
+                 echo seen; while test -e /host/pods/*/volumes/kubernetes.io~csi/pv-data/mount/file; do sleep 0.05; done; echo gone; exec sleep 1000",
+            );
+            agent["volumeMounts"] = json!([{"name": "pods", "mountPath": "/host/pods", "readOnly": true, "mountPropagation": "HostToContainer"}]);
+            agent["securityContext"] = json!({"readOnlyRootFilesystem": true, "capabilities": {"drop": ["ALL"], "add": ["DAC_READ_SEARCH", "SYS_PTRACE"]}});
+            let spec = json!({
+                "hostPID": true, "containers": [agent], "terminationGracePeriodSeconds": 1,
+                "volumes": [{"name": "pods", "hostPath": {"path": pods, "type": "DirectoryOrCreate"}}],
+            });
+            world.pod("agent", spec).await;
+            world.ready("agent").await;
+            claim(
+                &world,
+                "data",
+                json!({"driver": "lab.hasteward", "volumeHandle": "vol-1"}),
+            )
+            .await;
+            bind(&world, "data").await;
+            let mut database = shell("main", "echo content > /data/file; exec sleep 12345");
+            database["volumeMounts"] = json!([{"name": "data", "mountPath": "/data"}]);
+            let spec = json!({
+                "containers": [database], "terminationGracePeriodSeconds": 1,
+                "volumes": [{"name": "data", "persistentVolumeClaim": {"claimName": "data"}}],
+            });
+            world.pod("pg-1", spec).await;
+            let log = async |what: &str| {
+                until(what, 10, async || {
+                    Some(world.log("agent").await).filter(|log| log.contains(what))
+                })
+                .await
+            };
+            let text = log("seen").await;
+            println!("{text}");
+            for expected in [
+                "content\n",
+                "Read-only file system",
+                "CapEff:\t0000000000080004",
+                "agent\n",
+                "cri-containerd-",
+            ] {
+                assert!(text.contains(expected), "{expected:?} in {text}");
+            }
+            assert_eq!(text.matches("content").count(), 2, "{text}");
+            world.delete("pg-1").await;
+            log("gone").await;
+            world.delete("agent").await;
+            assert!(world.processes().is_empty() && world.mounts().is_empty());
+        });
+    });
+}
+
+#[test]
+fn a_pod_that_takes_too_long_fails() {
+    in_node("a_pod_that_takes_too_long_fails", || {
+        tokio(async {
+            let world = World::new(&[]).await;
+            let spec = json!({"containers": [shell("main", "exec sleep 1000")], "activeDeadlineSeconds": 1,
+                "restartPolicy": "OnFailure", "hostNetwork": true});
+            world.pod("late", spec).await;
+            let pod = world
+                .pod_until("late", "fails", |pod| pod["status"]["phase"] == "Failed")
+                .await;
+            assert_eq!(
+                (&pod["status"]["reason"], &pod["status"]["podIP"]),
+                (&json!("DeadlineExceeded"), &json!("10.243.0.11"))
+            );
+            world.delete("late").await;
         });
     });
 }

@@ -1,14 +1,13 @@
 //! One container of a pod: started, probed, restarted, stopped.
 
 use std::collections::BTreeMap;
-use std::net::{IpAddr, Ipv4Addr};
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::{ConfigMap, Container, Pod, Probe, Secret};
+use k8s_openapi::api::core::v1::{ConfigMap, Container, Pod, Secret};
 use kube::{Api, ResourceExt as _};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
@@ -16,13 +15,12 @@ use tokio::task::JoinSet;
 use super::backoff::Backoff;
 use super::env::{self, PodFacts, References};
 use super::plan::{self, MountedVolumes, Place, qos};
-use super::probe::{Kind, Tally, Timing};
-use super::probing::Target;
 use super::record::{Board, State, Terminated};
+use super::watchdog;
 use crate::image::Image;
 use crate::kubelet::Node;
 use crate::runtime::cgroup::Cgroups;
-use crate::runtime::spec::{Bind, ContainerSpec, ExecSpec};
+use crate::runtime::spec::{Bind, ContainerSpec};
 use crate::runtime::{Container as Running, Exit, RuntimeError};
 use crate::volume::sub_path;
 use crate::{fault, logs};
@@ -327,7 +325,14 @@ impl Runner {
     async fn watch(&mut self, running: &Running, spec: &ContainerSpec) -> Exit {
         let (kill, mut killed) = mpsc::channel(1);
         let mut probes = JoinSet::new();
-        self.probe(&mut probes, running, spec, &kill);
+        watchdog::start(
+            &mut probes,
+            &self.shared,
+            &self.container,
+            running.pid,
+            spec,
+            &kill,
+        );
         let namespace = self.shared.pod.namespace().unwrap_or_default();
         let order = fault::file(
             &self.shared.node.options.state,
@@ -341,24 +346,26 @@ impl Runner {
                 std::future::pending::<()>().await;
             }
         };
-        let grace = tokio::select! {
+        let own = tokio::select! {
             exit = running.ended() => return exit,
-            () = crash => Duration::ZERO,
-            Some(grace) = killed.recv() => grace,
-            _ = self.stop.wait_for(Option::is_some) => Duration::MAX,
+            () = crash => Some(Instant::now()),
+            Some(grace) = killed.recv() => Some(Instant::now() + grace),
+            _ = self.stop.wait_for(Option::is_some) => None,
         };
-        if grace == Duration::MAX {
-            // Readiness is still looked at while the container ends.
-            return self.stop_in_time(running).await;
-        }
-        running.stop(grace).await
+        // Readiness is still looked at while the container ends.
+        self.stop_in_time(running, own).await
     }
 
-    /// SIGTERM, SIGKILL at the deadline, which may come closer.
-    async fn stop_in_time(&mut self, running: &Running) -> Exit {
+    /// SIGTERM; SIGKILL at `own` or at the pod's deadline, which may come closer.
+    async fn stop_in_time(&mut self, running: &Running, own: Option<Instant>) -> Exit {
         let mut asked = false;
         loop {
-            let deadline = self.stop.borrow_and_update().unwrap_or_else(Instant::now);
+            let pod = *self.stop.borrow_and_update();
+            let deadline = [own, pod]
+                .into_iter()
+                .flatten()
+                .min()
+                .unwrap_or_else(Instant::now);
             let left = deadline.saturating_duration_since(Instant::now());
             if left.is_zero() {
                 return running.stop(Duration::ZERO).await;
@@ -373,118 +380,6 @@ impl Runner {
                 changed = self.stop.changed() => if changed.is_err() {
                     return running.stop(Duration::ZERO).await;
                 },
-            }
-        }
-    }
-
-    /// Starts the loops of the probes; startup holds the others back.
-    fn probe(
-        &self,
-        probes: &mut JoinSet<()>,
-        running: &Running,
-        spec: &ContainerSpec,
-        kill: &mpsc::Sender<Duration>,
-    ) {
-        let facts = &self.shared.facts;
-        let target = Target {
-            runtime: Arc::clone(&self.shared.node.runtime),
-            address: facts.pod_ip.parse().unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST)),
-            container: self.container.clone(),
-            exec: ExecSpec {
-                pid: running.pid,
-                cgroup: spec.cgroup.clone(),
-                command: spec.command.clone(),
-                credentials: spec.credentials.clone(),
-            },
-        };
-        let pod_grace = self
-            .shared
-            .pod
-            .spec
-            .as_ref()
-            .and_then(|spec| spec.termination_grace_period_seconds);
-        let (started, wait) = watch::channel(self.container.startup_probe.is_none());
-        let started = Arc::new(started);
-        let all = [
-            (Kind::Startup, &self.container.startup_probe),
-            (Kind::Liveness, &self.container.liveness_probe),
-            (Kind::Readiness, &self.container.readiness_probe),
-        ];
-        let has_readiness = self.container.readiness_probe.is_some();
-        for (kind, probe) in all {
-            let Some(probe) = probe.clone() else { continue };
-            let (target, board, name) = (
-                target.clone(),
-                self.shared.board.clone(),
-                self.container.name.clone(),
-            );
-            let (started, mut wait, kill) = (Arc::clone(&started), wait.clone(), kill.clone());
-            let seconds = probe.termination_grace_period_seconds.or(pod_grace).unwrap_or(30);
-            let grace = Duration::from_secs(u64::try_from(seconds).unwrap_or(0));
-            probes.spawn(async move {
-                if kind != Kind::Startup && wait.wait_for(|started| *started).await.is_err() {
-                    return;
-                }
-                let mut results = Loop::new(kind, &probe);
-                while let Some(verdict) = results.next(&target, &probe).await {
-                    match (kind, verdict) {
-                        (Kind::Startup, true) => {
-                            started.send_replace(true);
-                            board.update(&name, |record| {
-                                record.started = true;
-                                record.ready = !has_readiness;
-                            });
-                            return;
-                        }
-                        (Kind::Readiness, ready) => board.update(&name, |record| record.ready = ready),
-                        (_, true) => {}
-                        (_, false) => {
-                            tracing::info!(container = name, ?kind, "probe failed, restarting");
-                            let _ = kill.send(grace).await;
-                            return;
-                        }
-                    }
-                }
-            });
-        }
-    }
-}
-
-/// The results of one probe, one verdict after another.
-struct Loop {
-    kind: Kind,
-    timing: Timing,
-    tally: Tally,
-    first: bool,
-}
-
-impl Loop {
-    fn new(kind: Kind, probe: &Probe) -> Self {
-        let timing = Timing::of(probe);
-        Self {
-            kind,
-            timing,
-            tally: Tally::new(kind, timing),
-            first: true,
-        }
-    }
-
-    /// Probes until the verdict changes.
-    async fn next(&mut self, target: &Target, probe: &Probe) -> Option<bool> {
-        loop {
-            let wait = if self.first {
-                self.timing.initial_delay
-            } else {
-                self.timing.period
-            };
-            self.first = false;
-            tokio::time::sleep(wait).await;
-            let result = target.run(probe, self.timing.timeout).await;
-            if let Err(error) = &result {
-                tracing::debug!(container = target.container.name, kind = ?self.kind, %error, "probe");
-            }
-            if let Some(verdict) = self.tally.take(result.is_ok()) {
-                return Some(verdict);
             }
         }
     }

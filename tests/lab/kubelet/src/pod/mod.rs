@@ -10,4 +10,5 @@ pub mod publish;
 pub mod record;
 pub mod security;
 pub mod status;
+pub mod watchdog;
 pub mod worker;

@@ -28,6 +28,7 @@ pub struct Publisher {
 struct Known {
     address: Option<String>,
     initialized: bool,
+    failed: Option<(&'static str, &'static str)>,
     start_time: Timestamp,
     conditions: Vec<PodCondition>,
     sent: Option<PodStatus>,
@@ -43,6 +44,7 @@ impl Publisher {
         let known = Known {
             address: None,
             initialized: spec.is_some_and(|spec| spec.init_containers.is_none()),
+            failed: None,
             start_time: start_time(&pod),
             conditions: pod
                 .status
@@ -75,6 +77,11 @@ impl Publisher {
         self.change(|known| known.initialized = true);
     }
 
+    /// The kubelet has given the pod up.
+    pub fn failed(&self, reason: &'static str, message: &'static str) {
+        self.change(|known| known.failed = Some((reason, message)));
+    }
+
     /// Publishes each change, for ever.
     pub async fn keep_up(mut self) {
         loop {
@@ -98,7 +105,7 @@ impl Publisher {
             scheme: self.node.options.runtime.scheme(),
             initialized: known.initialized,
             before: &known.conditions,
-            failed: None,
+            failed: known.failed,
             now: Timestamp::now(),
         };
         let status = status(&view);

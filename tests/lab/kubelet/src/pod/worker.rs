@@ -88,6 +88,12 @@ impl Worker {
             let publishing = AbortOnDropHandle::new(tokio::spawn(self.publisher.clone().keep_up()));
             self.live(&mut sandbox).await;
             drop(publishing);
+            if self.is_too_old() {
+                self.publisher.failed(
+                    "DeadlineExceeded",
+                    "Pod was active on the node longer than the specified deadline",
+                );
+            }
             if !self.updates.borrow().shutdown {
                 self.publisher.publish().await;
             }
@@ -100,6 +106,13 @@ impl Worker {
             return;
         }
         self.finish().await;
+    }
+
+    /// It was stopped for `activeDeadlineSeconds` and nothing else.
+    fn is_too_old(&self) -> bool {
+        let update = self.updates.borrow();
+        let asked = update.removed || update.shutdown || update.pod.metadata.deletion_timestamp.is_some();
+        self.stop.borrow().is_some() && !asked
     }
 
     /// Shows the containers before any of them runs.

@@ -1,6 +1,7 @@
 //! Volumes of pods: in place before a container starts, gone with the pod.
 
 pub mod atomic;
+mod attached;
 pub mod layout;
 pub mod ownership;
 pub mod payload;
@@ -22,6 +23,7 @@ use crate::pod::env::{EnvError, PodFacts};
 use crate::pod::plan::{MountedVolume, MountedVolumes};
 use crate::runtime::children::CommandError;
 use crate::runtime::{Runtime, mountinfo};
+use attached::Attached;
 use layout::Layout;
 use payload::Builder;
 use token::Tokens;
@@ -86,6 +88,9 @@ pub enum VolumeError {
     /// A subPath.
     #[error("subPath {0:?} leads out of its volume")]
     SubPath(String),
+    /// An image that another node of the lab has mounted.
+    #[error("Multi-Attach error for volume {0:?}: it is attached to another node")]
+    MultiAttach(String),
     /// File system work.
     #[error("{step} {path}: {source}")]
     File {
@@ -125,6 +130,7 @@ pub struct Volumes {
     runtime: Arc<Runtime>,
     /// One pod at a time mounts or unmounts: staged volumes are shared.
     turn: Arc<Mutex<()>>,
+    attached: Attached,
 }
 
 impl Volumes {
@@ -136,6 +142,7 @@ impl Volumes {
             state,
             runtime,
             turn: Arc::default(),
+            attached: Attached::default(),
         }
     }
 
@@ -240,10 +247,11 @@ impl Volumes {
     /// When a mount remains: then nothing is removed.
     pub async fn take_away(&self, uid: &str) -> Result<(), VolumeError> {
         let _turn = self.turn.lock().await;
-        let (layout, directory) = (self.layout.clone(), self.layout.pod(uid));
+        let (layout, directory, attached) =
+            (self.layout.clone(), self.layout.pod(uid), self.attached.clone());
         let work = move || {
             mountinfo::unmount_below(&directory).doing("unmount", &directory)?;
-            unstage(&layout)?;
+            unstage(&layout, &attached)?;
             match fs::remove_dir_all(&directory) {
                 Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
                 other => other.doing("remove", &directory),
@@ -264,7 +272,7 @@ fn is_made_of_files(volume: &Volume) -> bool {
 }
 
 /// Unmounts staged volumes whose file system is mounted in no pod.
-fn unstage(layout: &Layout) -> Result<(), VolumeError> {
+fn unstage(layout: &Layout, attached: &Attached) -> Result<(), VolumeError> {
     let plugins = layout.root().join("plugins");
     let pods = layout.pods();
     let mounts = mountinfo::read().doing("read", Path::new("/proc/self/mountinfo"))?;
@@ -277,6 +285,7 @@ fn unstage(layout: &Layout) -> Result<(), VolumeError> {
             .any(|m| m.device == staged.device && mountinfo::is_below(&m.mount_point, &pods));
         if !used {
             mountinfo::unmount_below(&staged.mount_point).doing("unstage", &staged.mount_point)?;
+            attached.detach(&staged.mount_point);
             if let Some(directory) = staged.mount_point.parent() {
                 fs::remove_dir_all(directory).doing("remove", directory)?;
             }

@@ -10,6 +10,7 @@ use kube::{Api, ResourceExt as _};
 use nix::mount::{MsFlags, mount};
 use serde_json::json;
 
+use super::attached::Attached;
 use super::layout::{DRIVER, Layout};
 use super::{Doing as _, VolumeError, VolumeKind, Volumes, host_path, is_mounted, share};
 use crate::pod::plan::MountedVolume;
@@ -39,6 +40,7 @@ impl Volumes {
         let uid = pod.uid().unwrap_or_default();
         let _turn = self.turn.lock().await;
         let (layout, state, pod) = (self.layout.clone(), self.state.clone(), pod.clone());
+        let attached = self.attached.clone();
         let work = move |children: &Children| {
             if let Some(source) = &spec.host_path {
                 let source = HostPathVolumeSource {
@@ -72,7 +74,7 @@ impl Volumes {
             fs::create_dir_all(&directory).doing("make", &directory)?;
             let file = directory.join("vol_data.json");
             fs::write(&file, data.to_string()).doing("write", &file)?;
-            let from = provide(children, &layout, &state, source)?;
+            let from = provide(children, &layout, &state, &attached, source)?;
             let path = directory.join("mount");
             bind(&from, &path)?;
             share(&path, &pod)?;
@@ -126,6 +128,7 @@ fn provide(
     children: &Children,
     layout: &Layout,
     state: &Path,
+    attached: &Attached,
     source: &CSIPersistentVolumeSource,
 ) -> Result<PathBuf, VolumeError> {
     let handle = &source.volume_handle;
@@ -164,6 +167,7 @@ fn provide(
         )?;
         fs::rename(&fresh, &image).doing("name", &image)?;
     }
+    attached.attach(&image, &staged, handle)?;
     let data = json!({"driverName": DRIVER, "volumeHandle": handle});
     let file = staged.with_file_name("vol_data.json");
     fs::write(&file, data.to_string()).doing("write", &file)?;
