@@ -412,3 +412,18 @@ fn a_replica_off_the_timeline_is_rewound_only_where_that_is_proven() {
     control(world.get(2)).data_checksums = false;
     assert_eq!(action(&assess(&world.ev), 2), Action::Reseed);
 }
+
+/// A control file on the former timeline, the end of its WAL unread: it may reach past the fork, whatever was seen before.
+#[test]
+fn what_was_seen_on_the_parent_does_not_excuse_half_read_files() {
+    let mut world = World::healthy(3);
+    world
+        .elect(2)
+        .leads(2, 2, &[(1, END)], END + 4096)
+        .streams(1)
+        .stop(3);
+    place(world.get(3), 1, &[], END + 512);
+    assert!(world.get(3).remembered.is_some());
+    world.get(3).disk.wal_end = Evidence::unread(UnreadReason::Io, "pg_wal: input/output error");
+    assert_eq!(assess(&world.ev).verdict.kind, VerdictKind::Undeterminable);
+}
