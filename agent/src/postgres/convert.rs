@@ -43,6 +43,7 @@ impl From<UnreadKind> for wire::UnreadKind {
             UnreadKind::ServerError => Self::ServerError,
             UnreadKind::NotNeeded => Self::NotNeeded,
             UnreadKind::Depends => Self::Depends,
+            UnreadKind::NoProgram => Self::NoProgram,
         }
     }
 }
@@ -118,12 +119,16 @@ impl From<Instance> for wire::InspectPostgresReply {
     }
 }
 
-fn volume(role: VolumeRole, space: Reading<Space>) -> wire::VolumeSpaceReading {
+/// The reading of one volume.
+#[must_use]
+pub fn volume(role: VolumeRole, space: Reading<Space>) -> wire::VolumeSpaceReading {
     let (role, tablespace) = match role {
         VolumeRole::PgData => (wire::VolumeRole::PgData, String::new()),
         VolumeRole::PgWal => (wire::VolumeRole::PgWal, String::new()),
         VolumeRole::Tablespace(name) => (wire::VolumeRole::PgTablespace, name),
         VolumeRole::Scratch => (wire::VolumeRole::Scratch, String::new()),
+        VolumeRole::MariadbData => (wire::VolumeRole::MariadbData, String::new()),
+        VolumeRole::GaleraConfig => (wire::VolumeRole::GaleraConfig, String::new()),
     };
     wire::VolumeSpaceReading {
         role: role.into(),

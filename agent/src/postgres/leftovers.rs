@@ -16,7 +16,7 @@ pub fn read(files: &Files<'_>) -> Result<Vec<String>, Missing> {
             VolumeRole::PgData => ("data volume".to_owned(), "pgdata"),
             VolumeRole::PgWal => ("WAL volume".to_owned(), "pg_wal"),
             VolumeRole::Tablespace(name) => (format!("volume of tablespace {name}"), "data"),
-            VolumeRole::Scratch => continue,
+            VolumeRole::Scratch | VolumeRole::MariadbData | VolumeRole::GaleraConfig => continue,
         };
         let siblings = files.list_volume(&volume)?.entries.into_iter().filter(|entry| {
             entry

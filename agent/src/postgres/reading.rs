@@ -71,6 +71,8 @@ pub enum UnreadKind {
     NotNeeded,
     /// Depends on another item that could not be read.
     Depends,
+    /// No running container of the pod has the program that would read it.
+    NoProgram,
 }
 
 impl Unread {

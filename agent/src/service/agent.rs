@@ -7,8 +7,8 @@ use hasteward_proto::failure::{Failure, FailureKind};
 use hasteward_proto::primitive::{NodeName, UnixMillis};
 use hasteward_proto::wire::agent::agent_server::{Agent, AgentServer};
 use hasteward_proto::wire::agent::{
-    CountCommitsReply, CountCommitsRequest, DescribeReply, DescribeRequest, InspectPostgresReply,
-    InspectPostgresRequest,
+    CountCommitsReply, CountCommitsRequest, DescribeReply, DescribeRequest, InspectGaleraReply,
+    InspectGaleraRequest, InspectPostgresReply, InspectPostgresRequest,
 };
 use tonic::service::Routes;
 use tonic::{Request, Response, Status};
@@ -94,6 +94,13 @@ impl Agent for AgentService {
         Ok(inspect::count(&self.0, request.into_inner())
             .await
             .map(Response::new)?)
+    }
+
+    async fn inspect_galera(
+        &self,
+        _: Request<InspectGaleraRequest>,
+    ) -> Result<Response<InspectGaleraReply>, Status> {
+        Err(Status::unimplemented("this agent reads no Galera nodes yet"))
     }
 }
 

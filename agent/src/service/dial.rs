@@ -246,7 +246,10 @@ pub(super) async fn addresses(config: &DialConfig) -> io::Result<BTreeSet<Socket
 /// With two families the same replica stands there twice, and its two connections would replace each other for ever.
 fn one_family(found: Vec<SocketAddr>) -> BTreeSet<SocketAddr> {
     let v4 = found.iter().any(SocketAddr::is_ipv4);
-    let distinct: BTreeSet<_> = found.into_iter().filter(|address| address.is_ipv4() == v4).collect();
+    let distinct: BTreeSet<_> = found
+        .into_iter()
+        .filter(|address| address.is_ipv4() == v4)
+        .collect();
     distinct.into_iter().take(MAX_ADDRESSES).collect()
 }
 
@@ -367,10 +370,26 @@ mod tests {
     #[test]
     fn a_replica_counts_once() {
         let at = |text: &str| text.parse::<SocketAddr>().unwrap();
-        let found = one_family(vec![at("[fd00::1]:1"), at("10.0.0.2:1"), at("10.0.0.1:1"), at("10.0.0.2:1")]);
-        assert_eq!(found.into_iter().collect::<Vec<_>>(), [at("10.0.0.1:1"), at("10.0.0.2:1")]);
+        let found = one_family(vec![
+            at("[fd00::1]:1"),
+            at("10.0.0.2:1"),
+            at("10.0.0.1:1"),
+            at("10.0.0.2:1"),
+        ]);
+        assert_eq!(
+            found.into_iter().collect::<Vec<_>>(),
+            [at("10.0.0.1:1"), at("10.0.0.2:1")]
+        );
         assert_eq!(one_family(vec![at("[fd00::1]:1"), at("[fd00::2]:1")]).len(), 2);
-        assert_eq!(one_family((1..100).map(|port| SocketAddr::from(([10, 0, 0, 1], port))).collect()).len(), MAX_ADDRESSES);
+        assert_eq!(
+            one_family(
+                (1..100)
+                    .map(|port| SocketAddr::from(([10, 0, 0, 1], port)))
+                    .collect()
+            )
+            .len(),
+            MAX_ADDRESSES
+        );
     }
 
     #[test]

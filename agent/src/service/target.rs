@@ -73,6 +73,8 @@ fn volume_locator(volume: wire::Volume) -> Result<VolumeLocator, TargetError> {
         wire::VolumeRole::PgWal => VolumeRole::PgWal,
         wire::VolumeRole::PgTablespace => VolumeRole::Tablespace(volume.tablespace),
         wire::VolumeRole::Scratch => VolumeRole::Scratch,
+        wire::VolumeRole::MariadbData => VolumeRole::MariadbData,
+        wire::VolumeRole::GaleraConfig => VolumeRole::GaleraConfig,
         wire::VolumeRole::Unspecified => return Err(TargetError::Role(volume.name)),
     };
     let source = match volume.source {

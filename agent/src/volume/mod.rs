@@ -38,6 +38,18 @@ pub enum VolumeRole {
     Tablespace(String),
     /// CNPG's emptyDir `scratch-data`, which holds the server's socket (`/controller`, `/run`).
     Scratch,
+    /// Is MariaDB's data directory, after the subPath (mariadb-operator mounts it at `/var/lib/mysql`).
+    MariadbData,
+    /// Holds mariadb-operator's Galera configuration (`/etc/mysql/mariadb.conf.d`), after the subPath.
+    GaleraConfig,
+}
+
+impl VolumeRole {
+    /// Whether only a MariaDB instance has such a volume.
+    #[must_use]
+    pub const fn is_mariadb(&self) -> bool {
+        matches!(self, Self::MariadbData | Self::GaleraConfig)
+    }
 }
 
 /// A directory tree of one database instance, opened safely.

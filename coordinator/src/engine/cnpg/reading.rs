@@ -104,6 +104,7 @@ fn reason(kind: wire::UnreadKind) -> UnreadReason {
         wire::UnreadKind::ServerError => UnreadReason::ServerError,
         wire::UnreadKind::NotNeeded => UnreadReason::NotNeeded,
         wire::UnreadKind::Depends => UnreadReason::Depends,
+        wire::UnreadKind::NoProgram => UnreadReason::NoProgram,
     }
 }
 
@@ -264,7 +265,9 @@ fn volume(v: wire::VolumeSpaceReading) -> ev::VolumeSpace {
         wire::VolumeRole::PgWal => ev::ClaimRole::Wal,
         wire::VolumeRole::PgTablespace => ev::ClaimRole::Tablespace(v.tablespace.clone()),
         wire::VolumeRole::Scratch => ev::ClaimRole::Other("scratch".to_owned()),
-        wire::VolumeRole::Unspecified => ev::ClaimRole::Other("unknown".to_owned()),
+        wire::VolumeRole::MariadbData | wire::VolumeRole::GaleraConfig | wire::VolumeRole::Unspecified => {
+            ev::ClaimRole::Other("unknown".to_owned())
+        }
     };
     let space = evidence("volume space", Some(v), |s: wire::VolumeSpace| {
         Ok(ev::Space {

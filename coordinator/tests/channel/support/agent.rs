@@ -12,8 +12,8 @@ use hasteward_coordinator::fleet::CertificateAuthority;
 use hasteward_proto::channel::KeyRequest;
 use hasteward_proto::wire::agent::agent_server::{Agent, AgentServer};
 use hasteward_proto::wire::agent::{
-    CountCommitsReply, CountCommitsRequest, DescribeReply, DescribeRequest, InspectPostgresReply,
-    InspectPostgresRequest,
+    CountCommitsReply, CountCommitsRequest, DescribeReply, DescribeRequest, InspectGaleraReply,
+    InspectGaleraRequest, InspectPostgresReply, InspectPostgresRequest,
 };
 use rcgen::KeyPair;
 use tokio::sync::Semaphore;
@@ -75,6 +75,13 @@ impl Agent for TestAgent {
             .map_err(|e| Status::internal(e.to_string()))?
             .forget();
         Ok(Response::new(CountCommitsReply::default()))
+    }
+
+    async fn inspect_galera(
+        &self,
+        _: Request<InspectGaleraRequest>,
+    ) -> Result<Response<InspectGaleraReply>, Status> {
+        Ok(Response::new(InspectGaleraReply::default()))
     }
 }
 

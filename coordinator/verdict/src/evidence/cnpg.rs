@@ -2,12 +2,14 @@
 
 use std::collections::BTreeSet;
 
-use hasteward_proto::primitive::{
-    ClusterRef, InstanceName, Lsn, NodeName, PodUid, SystemId, TimelineId, UnixMillis,
-};
+use hasteward_proto::primitive::{ClusterRef, InstanceName, Lsn, SystemId, TimelineId, UnixMillis};
 use serde::{Deserialize, Serialize};
 
 use super::Evidence;
+pub use super::pod::{AgentPresence, ContainerState, Node, Pod, PreviousRun, Space};
+
+/// One PVC of an instance; its `status` is `cnpg.io/pvcStatus` (`initializing`, `ready`, `detached`).
+pub type Claim = super::pod::Claim<ClaimRole>;
 
 /// Everything known of one cluster at one moment.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -141,89 +143,6 @@ pub struct InstanceEvidence {
     pub standing_since: Option<UnixMillis>,
 }
 
-/// The pod of one instance.
-#[allow(clippy::struct_excessive_bools, reason = "each is one field of the pod")]
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Pod {
-    /// `metadata.uid`.
-    pub uid: PodUid,
-    /// `spec.nodeName`; `None` = not scheduled.
-    pub node: Option<NodeName>,
-    /// `status.phase` is Running.
-    pub running: bool,
-    /// The pod's Ready condition.
-    pub ready: bool,
-    /// `metadata.deletionTimestamp` is set.
-    pub terminating: bool,
-    /// State of the `postgres` container.
-    pub container: ContainerState,
-    /// `restartCount` of the `postgres` container.
-    pub restarts: u32,
-    /// `lastState.terminated` of the `postgres` container: the run before this one.
-    pub previous: Option<PreviousRun>,
-    /// `cnpg.io/instanceRole` is `primary`.
-    pub labelled_primary: bool,
-    /// Why it is not scheduled (`PodScheduled=False`), where it is not.
-    pub unschedulable: Option<String>,
-    /// When the pod was created.
-    pub created_at: UnixMillis,
-}
-
-/// `status.containerStatuses[].state` of the database container.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum ContainerState {
-    /// Running since.
-    Running {
-        /// `startedAt`.
-        since: UnixMillis,
-    },
-    /// Waiting: `CrashLoopBackOff`, `ImagePullBackOff`, `ContainerCreating` ...
-    Waiting {
-        /// `reason`.
-        reason: String,
-        /// Exit code of the run before, where there was one.
-        last_exit: Option<i32>,
-    },
-    /// Ended and not restarted (yet).
-    Terminated {
-        /// `exitCode`.
-        exit: i32,
-    },
-    /// The kubelet has not reported it.
-    Unreported,
-}
-
-/// `lastState.terminated` of the database container. Its length tells a crash loop from one restart.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub struct PreviousRun {
-    /// `exitCode`.
-    pub exit: i32,
-    /// `startedAt`.
-    pub started_at: UnixMillis,
-    /// `finishedAt`.
-    pub finished_at: UnixMillis,
-}
-
-/// One PVC of an instance, with what it is bound to.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Claim {
-    /// `metadata.name`.
-    pub name: String,
-    /// `cnpg.io/pvcRole`.
-    pub role: ClaimRole,
-    /// `spec.volumeName`; `None` = not bound.
-    pub volume: Option<String>,
-    /// `status.phase` is Bound.
-    pub bound: bool,
-    /// `metadata.deletionTimestamp` is set.
-    pub terminating: bool,
-    /// `cnpg.io/pvcStatus` (`initializing`, `ready`, `detached`).
-    pub status: Option<String>,
-    /// Requested bytes of storage, where it could be parsed.
-    pub requested_bytes: Option<u64>,
-}
-
 /// `cnpg.io/pvcRole`.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -236,29 +155,6 @@ pub enum ClaimRole {
     Tablespace(String),
     /// Anything else.
     Other(String),
-}
-
-/// The node of one instance.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Node {
-    /// Its name.
-    pub name: NodeName,
-    /// Condition Ready is True.
-    pub ready: bool,
-    /// Whether an agent answers there.
-    pub agent: AgentPresence,
-}
-
-/// The agent of a node, as the coordinator sees it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum AgentPresence {
-    /// Connected.
-    Connected,
-    /// Connected earlier, or its pod exists; not now.
-    Unreachable,
-    /// No agent was ever seen on this node.
-    None,
 }
 
 /// What an instance's files say; readable while its server is down.
@@ -495,21 +391,6 @@ pub struct VolumeSpace {
     pub role: ClaimRole,
     /// `statvfs`.
     pub space: Evidence<Space>,
-}
-
-/// `statvfs` of a volume.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Space {
-    /// Bytes in all.
-    pub total_bytes: u64,
-    /// Bytes free for the database's user.
-    pub free_bytes: u64,
-    /// Inodes in all; 0 = the file system has no fixed number.
-    pub total_inodes: u64,
-    /// Free inodes.
-    pub free_inodes: u64,
-    /// Mounted read-only.
-    pub read_only: bool,
 }
 
 /// What the server says of itself.

@@ -4,6 +4,8 @@
 //! is no default value and no way to get at a value without saying what happens when it was not read.
 
 pub mod cnpg;
+pub mod galera;
+pub mod pod;
 
 use hasteward_proto::primitive::UnixMillis;
 use schemars::JsonSchema;
@@ -80,6 +82,8 @@ pub enum UnreadReason {
     NotNeeded,
     /// Depends on another item that could not be read.
     Depends,
+    /// No running container of the pod has the program that would read it.
+    NoProgram,
     /// The node has an agent that is not connected.
     AgentUnreachable,
     /// The node has no agent.
