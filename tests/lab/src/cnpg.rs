@@ -20,7 +20,7 @@ const DEFINITION: &str = "clusters.postgresql.cnpg.io";
 /// How long a new cluster may take per instance.
 const DEADLINE_PER_INSTANCE: Duration = Duration::from_secs(60);
 /// Phase of a cluster in which the operator has nothing to do.
-const HEALTHY_PHASE: &str = "Cluster in healthy state";
+pub const HEALTHY_PHASE: &str = "Cluster in healthy state";
 
 /// An API for CloudNativePG clusters.
 #[must_use]
@@ -61,8 +61,17 @@ fn manifest(options: &UpOptions) -> Value {
 
 /// Waits until every instance of the cluster is ready and the operator has nothing left to do.
 pub async fn healthy(client: &Client, instances: u8) -> anyhow::Result<()> {
+    settled(
+        client,
+        instances,
+        DEADLINE_PER_INSTANCE * u32::from(instances.max(1)),
+    )
+    .await
+}
+
+/// As [`healthy`], within a time of one's own.
+pub async fn settled(client: &Client, instances: u8, within: Duration) -> anyhow::Result<()> {
     let clusters = clusters(client);
-    let within = DEADLINE_PER_INSTANCE * u32::from(instances.max(1));
     until(format!("cluster {CLUSTER} healthy"), within, async || {
         let cluster = clusters.get(CLUSTER).await?;
         let status = &cluster.data["status"];

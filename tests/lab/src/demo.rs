@@ -15,6 +15,8 @@ use crate::{cnpg, down, prepare, up};
 
 /// How long the agents may take to report before the first triage counts.
 const FIRST_TRIAGE: Duration = Duration::from_secs(60);
+/// How long the operator gets to be content with the broken cluster.
+const OPERATOR_SETTLES: Duration = Duration::from_secs(30);
 /// Exit code of a triage that found something to act on.
 const FOUND_SOMETHING: i32 = 6;
 /// The replica that the demo breaks, unless it became the primary.
@@ -82,7 +84,6 @@ async fn show(which: &Which, preparation: &Preparation) -> anyhow::Result<()> {
     anstream::println!(
         "  It is promoted behind the operator's back, both sides take writes, and it becomes a replica again."
     );
-    anstream::println!("  The operator will say that the cluster is healthy.");
     let place = which.place()?;
     let scene = Scene {
         client: &client,
@@ -93,6 +94,10 @@ async fn show(which: &Which, preparation: &Preparation) -> anyhow::Result<()> {
     let fault = Fault::named("diverge").context("no such fault")?;
     let proof = fault.inflict(&scene).await?;
     anstream::println!("  {proof}");
+    // Once the probes pass again the operator is content. Should it not be, its own words show it below.
+    if cnpg::settled(&client, options.pg, OPERATOR_SETTLES).await.is_ok() {
+        anstream::println!("  And the operator? It says: {}", green(cnpg::HEALTHY_PHASE));
+    }
 
     step("What does hasteward say?");
     triage.until(FOUND_SOMETHING).await

@@ -36,6 +36,7 @@ async fn inflict(scene: &Scene<'_>) -> anyhow::Result<String> {
     let needed = primary
         .psql(&format!("SELECT pg_walfile_name('{position}')"))
         .await?;
+    unpinned(&primary, &slot, &position).await?;
     replica.signal(&receiver, Signal::SIGSTOP)?;
     let recycled = recycle(scene, &primary, &slot, &needed).await;
     // Whatever happened: the receiver must not stay frozen.
@@ -63,6 +64,22 @@ async fn inflict(scene: &Scene<'_>) -> anyhow::Result<String> {
         .map_or(line.as_str(), |start| &line[start..]);
     let said: String = said.chars().take_while(|c| *c != '"').collect();
     Ok(format!("{instance} cannot catch up: {said}"))
+}
+
+/// An error if another replica that does not stream pins the WAL: taking it away would harm that one too.
+async fn unpinned(primary: &Container, slot: &str, position: &str) -> anyhow::Result<()> {
+    let pinning = primary
+        .psql(&format!(
+            "SELECT string_agg(slot_name, ', ') FROM pg_replication_slots \
+             WHERE slot_name <> '{slot}' AND NOT active AND restart_lsn <= '{position}'"
+        ))
+        .await?;
+    if !pinning.is_empty() {
+        bail!(
+            "slot {pinning} of another instance, which does not stream, needs the same WAL; heal that one first"
+        );
+    }
+    Ok(())
 }
 
 /// Drops the slot, then moves the primary on until the segment `needed` is gone, then leaves a fresh slot behind: so that the

@@ -100,7 +100,7 @@ impl Supervisor<'_> {
         for index in 1..=self.options.nodes {
             let name = format!("n{index}");
             self.sign_client(&name, &format!("system:node:{name}"))?;
-            fs::create_dir_all(self.place.node(&name).join("kubelet"))?;
+            fs::create_dir_all(self.place.node(&name).join("kubelet/pods"))?;
             let mut command = itself(self.which)?;
             command.arg("node").arg(index.to_string()).stdin(Stdio::null());
             let pid = self.spawn(&name, &mut command)?;

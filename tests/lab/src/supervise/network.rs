@@ -54,9 +54,11 @@ pub fn plug_in(index: u8, pid: i32) -> anyhow::Result<()> {
     wait_until("the node's network namespace", || {
         fs::read_link(&theirs).is_ok_and(|ns| ns != ours)
     })?;
-    let link = node_link(index);
-    ip(&format!("link add {link} type veth peer name eth0 netns {pid}"))?;
+    // Our end first: what the node sends as soon as it has its end must not be lost.
+    let (link, far) = (node_link(index), format!("far{index}"));
+    ip(&format!("link add {link} type veth peer name {far}"))?;
     ip(&format!("link set {link} master {BRIDGE} up"))?;
+    ip(&format!("link set {far} netns {pid} name eth0"))?;
     ip(&format!(
         "route add {} via {}",
         pod_cidr(index),
@@ -72,6 +74,9 @@ pub fn prepare_node(index: u8, nodes: u8) -> anyhow::Result<()> {
     })?;
     ip(&format!("addr add {}/24 dev eth0", node_address(index)))?;
     ip("link set eth0 up")?;
+    wait_until("the node's carrier", || {
+        ip_says("-o link show dev eth0", "LOWER_UP")
+    })?;
     fs::write("/proc/sys/net/ipv4/ip_forward", "1").context("let the node forward to its pods")?;
     for other in (1..=nodes).filter(|other| *other != index) {
         ip(&format!(
@@ -83,8 +88,17 @@ pub fn prepare_node(index: u8, nodes: u8) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// Whether the output of `ip` contains a word.
+fn ip_says(words: &str, word: &str) -> bool {
+    ip_output(words).is_ok_and(|output| output.contains(word))
+}
+
 /// Runs `ip` with these words.
 pub fn ip(words: &str) -> anyhow::Result<()> {
+    ip_output(words).map(drop)
+}
+
+fn ip_output(words: &str) -> anyhow::Result<String> {
     let program = ["/usr/sbin/ip", "/sbin/ip", "/bin/ip"]
         .into_iter()
         .find(|path| Path::new(path).exists());
@@ -95,7 +109,7 @@ pub fn ip(words: &str) -> anyhow::Result<()> {
     if !output.status.success() {
         bail!("ip {words}: {}", String::from_utf8_lossy(&output.stderr).trim());
     }
-    Ok(())
+    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }
 
 fn wait_until(what: &str, mut condition: impl FnMut() -> bool) -> anyhow::Result<()> {

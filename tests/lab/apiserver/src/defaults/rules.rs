@@ -96,7 +96,10 @@ pub(crate) fn unchanged(resource: &Resource, old: &Value, new: &Value) -> Wrong 
             same(&["spec", "completions"]);
         }
         ("", "persistentvolumeclaims") => {
-            for field in ["accessModes", "storageClassName", "volumeMode", "selector"] {
+            // A claim without a class gets the default one later (KEP-3333).
+            let classless = old["spec"]["storageClassName"].is_null();
+            let class = if classless { None } else { Some("storageClassName") };
+            for field in ["accessModes", "volumeMode", "selector"].into_iter().chain(class) {
                 same(&["spec", field]);
             }
             if !object::text(old, &["spec", "volumeName"]).is_empty() {
