@@ -87,7 +87,6 @@ impl Worker {
             self.register();
             let publishing = AbortOnDropHandle::new(tokio::spawn(self.publisher.clone().keep_up()));
             self.live(&mut sandbox).await;
-            drop(publishing);
             if self.is_too_old() {
                 self.publisher.failed(
                     "DeadlineExceeded",
@@ -97,6 +96,8 @@ impl Worker {
             if !self.updates.borrow().shutdown {
                 self.publisher.publish().await;
             }
+            // Not before: a request that is cut short may still be carried out, after the last one.
+            drop(publishing);
         }
         self.clean_up(sandbox).await;
         let gone = |update: &Update| {
