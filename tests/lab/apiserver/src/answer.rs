@@ -52,10 +52,8 @@ pub fn text(code: StatusCode, text: impl Into<Bytes>) -> Answer {
 pub fn error(error: &ApiError) -> Answer {
     let code = StatusCode::from_u16(error.code).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
     let mut answer = json(code, &error.status());
-    if matches!(error.code, 429 | 504) {
-        answer
-            .headers_mut()
-            .insert(header::RETRY_AFTER, header::HeaderValue::from_static("1"));
+    if let Some(seconds) = error.details.get("retryAfterSeconds").and_then(Value::as_u64) {
+        answer.headers_mut().insert(header::RETRY_AFTER, seconds.into());
     }
     answer
 }

@@ -80,7 +80,9 @@ fn group(name: &str, versions: &[String]) -> Value {
 }
 
 /// A subresource in discovery: its name, its kind with group and version if those differ, its verbs.
-fn subresources(resource: &Resource) -> Vec<(String, Option<(&'static str, &'static str)>, String, Value)> {
+type Subresource = (String, Option<(&'static str, &'static str)>, String, Value);
+
+fn subresources(resource: &Resource) -> Vec<Subresource> {
     let mut all = Vec::new();
     let kept = json!(["get", "patch", "update"]);
     if resource.status {

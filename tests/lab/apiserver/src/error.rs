@@ -88,7 +88,7 @@ impl ApiError {
     }
 
     /// An apply patch met fields of other managers; `causes` as the Status carries them.
-    pub fn apply_conflict(message: String, causes: Vec<Value>) -> Self {
+    pub fn apply_conflict(message: String, causes: &[Value]) -> Self {
         Self {
             details: json!({"causes": causes}),
             ..Self::new(StatusCode::CONFLICT, "Conflict", message)

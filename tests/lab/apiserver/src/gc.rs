@@ -29,15 +29,20 @@ fn follow(api: &Api, txn: &mut Txn<'_>, drawer: &GroupResource, event: &Event, o
     if gone {
         owner_gone(txn, &event.object, options);
     } else {
-        if !owners(&event.object).is_empty() {
+        let before = event.previous.as_deref().map_or(&[][..], owners);
+        if owners(&event.object) != before {
             orphaned(txn, drawer, &event.object, options);
         }
         if object::terminating(&event.object) {
             finalize(txn, drawer, &event.object, options);
         }
     }
-    for owner in owners(&event.object) {
-        blocked_owner(txn, text(owner, &["uid"]), options);
+    // An owner that waits may go on when a dependent is gone or lets go of it.
+    let kept = if gone { &[][..] } else { owners(&event.object) };
+    for owner in event.previous.as_deref().map_or(&[][..], owners) {
+        if !kept.contains(owner) {
+            blocked_owner(txn, text(owner, &["uid"]));
+        }
     }
     match (drawer.group.as_str(), drawer.plural.as_str()) {
         ("", "namespaces") => empty_namespace(txn, object::name(&event.object), options),
@@ -188,12 +193,12 @@ fn finalize(txn: &mut Txn<'_>, drawer: &GroupResource, seen: &Value, options: &W
         for (drawer, dependent) in dependents(txn, &uid) {
             remove(txn, &drawer, &dependent, Propagation::Foreground, options);
         }
-        blocked_owner(txn, &uid, options);
+        blocked_owner(txn, &uid);
     }
 }
 
 /// Lets an owner go that waits for its dependents, once none blocks it.
-fn blocked_owner(txn: &mut Txn<'_>, uid: &str, _: &WriteOptions) {
+fn blocked_owner(txn: &mut Txn<'_>, uid: &str) {
     let owner = everything(txn).into_iter().find(|(_, o)| object::uid(o) == uid);
     let Some((drawer, owner)) = owner else { return };
     let waits = object::terminating(&owner)

@@ -35,6 +35,7 @@ pub mod server;
 pub mod socket;
 pub mod store;
 mod table;
+mod types;
 
 pub use api::Config;
 pub use server::Server;

@@ -1,67 +1,17 @@
 //! Requests in Kubernetes' protobuf form, which kubectl's typed clients send from 1.33 on whatever the server says it
 //! reads. Read into JSON by a table of field numbers; answers are always JSON, which those clients take.
 
-use std::collections::HashMap;
-use std::sync::LazyLock;
-
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::{Map, Number, Value};
+
+use crate::types::{MESSAGES, Message, Shape};
 
 /// The media type.
 pub(crate) const MEDIA_TYPE: &str = "application/vnd.kubernetes.protobuf";
 /// What every message begins with.
 const MAGIC: &[u8] = b"k8s\0";
 const DEPTH: usize = 32;
-
-/// Message by message: `<message> <number>:<JSON name>[?]:[<[]|{}>]<type> …`. `?`: a pointer in the Go type, so an
-/// empty value means something; without it an empty value is an absent one. `^` for a name: the members of the message
-/// are members of the outer one. `[]` repeated, `{}` a map from strings. Field numbers are part of the API's promise.
-const FIELDS: &str = include_str!("protobuf/fields.txt");
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Shape {
-    One,
-    Pointer,
-    Inline,
-    List,
-    Map,
-}
-
-#[derive(Debug, Clone, Copy)]
-struct Field {
-    name: &'static str,
-    shape: Shape,
-    kind: &'static str,
-}
-
-type Message = HashMap<u64, Field>;
-
-static MESSAGES: LazyLock<HashMap<&'static str, Message>> = LazyLock::new(|| {
-    let message = |line: &'static str| {
-        let (name, fields) = line.split_once(' ').unwrap_or((line, ""));
-        (name, fields.split(' ').filter_map(field).collect())
-    };
-    FIELDS.lines().map(message).collect()
-});
-
-fn field(text: &'static str) -> Option<(u64, Field)> {
-    let mut parts = text.splitn(3, ':');
-    let number = parts.next()?.parse().ok()?;
-    let (name, kind) = (parts.next()?, parts.next()?);
-    let (shape, name, kind) = if name == "^" {
-        (Shape::Inline, name, kind)
-    } else if let Some(kind) = kind.strip_prefix("[]") {
-        (Shape::List, name, kind)
-    } else if let Some(kind) = kind.strip_prefix("{}") {
-        (Shape::Map, name, kind)
-    } else if let Some(name) = name.strip_suffix('?') {
-        (Shape::Pointer, name, kind)
-    } else {
-        (Shape::One, name, kind)
-    };
-    Some((number, Field { name, shape, kind }))
-}
 
 /// Why a body is not read.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -132,13 +82,12 @@ pub(crate) fn read(body: &[u8]) -> Result<Value, Unreadable> {
             _ => {}
         }
     }
-    let group = version.split_once('/').map_or("core", |(group, _)| group);
-    let package = if kind == "DeleteOptions" {
-        "meta"
+    let group = version.split_once('/').map_or("", |(group, _)| group);
+    let name = if kind == "DeleteOptions" {
+        "meta.DeleteOptions".into()
     } else {
-        group.split('.').next().unwrap_or_default()
+        crate::types::name(group, &kind)
     };
-    let name = format!("{package}.{kind}");
     let found = MESSAGES
         .get(name.as_str())
         .ok_or_else(|| Unreadable::UnknownKind(format!("{version} {kind}")))?;
@@ -156,7 +105,7 @@ fn message(fields: &Message, mut input: &[u8], depth: usize) -> Result<Map<Strin
     while !input.is_empty() {
         let (number, wire) = next(&mut input)?;
         // A field of a newer release.
-        let Some(field) = fields.get(&number) else {
+        let Some(field) = fields.by_number.get(&number) else {
             continue;
         };
         match field.shape {
@@ -356,7 +305,7 @@ mod tests {
             "meta.FieldsV1",
             "runtime.RawExtension",
         ];
-        for field in MESSAGES.values().flat_map(Message::values) {
+        for field in MESSAGES.values().flat_map(|m| m.by_number.values()) {
             assert!(
                 plain.contains(&field.kind) || MESSAGES.contains_key(field.kind),
                 "{field:?}"

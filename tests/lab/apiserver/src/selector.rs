@@ -154,12 +154,12 @@ fn requirement(text: &str) -> Result<(String, Test), Unparsable> {
         let (head, values) = inner.split_once('(').ok_or_else(wrong)?;
         let (name, operator) = head.trim().rsplit_once(char::is_whitespace).ok_or_else(wrong)?;
         let values = values.split(',').map(|v| v.trim().to_owned()).collect();
-        let test = match operator {
+        let kind = match operator {
             "in" => Test::In(values),
             "notin" => Test::NotIn(values),
             _ => return Err(wrong()),
         };
-        return Ok((key(name)?, test));
+        return Ok((key(name)?, kind));
     }
     for (operator, negated) in [("!=", true), ("==", false), ("=", false)] {
         if let Some((name, value)) = text.split_once(operator) {

@@ -27,8 +27,15 @@ fn always_kept(key: &str) -> bool {
     matches!(key, "apiVersion" | "kind" | "metadata")
 }
 
-/// Removes what the schema does not know. `root` is an object with `apiVersion`, `kind` and `metadata`.
-pub fn prune(schema: &Value, value: &mut Value, root: bool) {
+/// Removes what the schema does not know; the paths of what went. The object is a whole one, with `apiVersion`, `kind`
+/// and `metadata`.
+pub fn prune(schema: &Value, object: &mut Value) -> Vec<String> {
+    let mut unknown = Vec::new();
+    cut(schema, object, true, "", &mut unknown);
+    unknown
+}
+
+fn cut(schema: &Value, value: &mut Value, root: bool, path: &str, unknown: &mut Vec<String>) {
     let preserve = flag(schema, "x-kubernetes-preserve-unknown-fields");
     let embedded = root || flag(schema, "x-kubernetes-embedded-resource");
     match value {
@@ -36,23 +43,29 @@ pub fn prune(schema: &Value, value: &mut Value, root: bool) {
             let open = schema
                 .get("additionalProperties")
                 .is_some_and(|a| *a != Value::Bool(false));
-            map.retain(|key, member_value| {
+            map.retain(|key, inner_value| {
                 if embedded && always_kept(key) {
                     return true;
                 }
+                let at = field(path, key);
                 let Some(inner) = member(schema, key) else {
+                    if !preserve && !open {
+                        unknown.push(at);
+                    }
                     return preserve || open;
                 };
-                if member_value.is_null() && !flag(inner, "nullable") {
+                if inner_value.is_null() && !flag(inner, "nullable") {
                     return false;
                 }
-                prune(inner, member_value, false);
+                cut(inner, inner_value, false, &at, unknown);
                 true
             });
         }
         Value::Array(items) => {
             if let Some(inner) = schema.get("items") {
-                items.iter_mut().for_each(|item| prune(inner, item, false));
+                for (i, item) in items.iter_mut().enumerate() {
+                    cut(inner, item, false, &format!("{path}[{i}]"), unknown);
+                }
             }
         }
         _ => {}
@@ -65,7 +78,9 @@ pub fn default(schema: &Value, value: &mut Value) {
         Value::Object(map) => default_members(schema, map),
         Value::Array(items) => {
             if let Some(inner) = schema.get("items") {
-                items.iter_mut().for_each(|item| default(inner, item));
+                for item in items {
+                    default(inner, item);
+                }
             }
         }
         _ => {}
@@ -438,7 +453,7 @@ mod tests {
     fn prunes_defaults_and_validates() {
         let mut value = json!({"apiVersion": "g/v1", "kind": "K", "metadata": {"name": "x"}, "junk": 1,
             "spec": {"size": 3, "junk": 1, "free": {"any": 1}, "labels": {"a": "b"}, "port": "x"}});
-        prune(&schema(), &mut value, true);
+        assert_eq!(prune(&schema(), &mut value), ["junk", "spec.junk"]);
         default(&schema(), &mut value);
         assert_eq!(
             value,

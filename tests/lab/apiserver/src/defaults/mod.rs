@@ -11,7 +11,7 @@ pub(crate) use rules::{check, unchanged};
 
 use crate::object::{default, entry, text};
 use crate::resource::Resource;
-use crate::store::Txn;
+use crate::store::{GroupResource, Txn};
 
 /// Fills in a new or written object. `fresh` is true on creation.
 pub(crate) fn fill(resource: &Resource, object: &mut Value, fresh: bool, txn: &Txn<'_>) {
@@ -20,7 +20,7 @@ pub(crate) fn fill(resource: &Resource, object: &mut Value, fresh: bool, txn: &T
         ("", "services") => service::fill(object, txn),
         ("", "secrets") => secret(object),
         ("", "namespaces") => namespace(object, fresh),
-        ("", "persistentvolumeclaims") => claim(object, fresh),
+        ("", "persistentvolumeclaims") => claim(object, fresh, txn),
         ("", "persistentvolumes") => volume(object, fresh),
         ("", "events") => event(object),
         ("storage.k8s.io", "storageclasses") => {
@@ -63,7 +63,24 @@ fn secret(object: &mut Value) {
     }
 }
 
-fn claim(object: &mut Value, fresh: bool) {
+fn claim(object: &mut Value, fresh: bool, txn: &Txn<'_>) {
+    let chosen = crate::object::at(object, &["spec", "storageClassName"]).is_some();
+    if fresh && !chosen {
+        let classes = txn.list(&GroupResource::new("storage.k8s.io", "storageclasses"), "");
+        let is_default = |class: &&std::sync::Arc<Value>| {
+            text(
+                class,
+                &[
+                    "metadata",
+                    "annotations",
+                    "storageclass.kubernetes.io/is-default-class",
+                ],
+            ) == "true"
+        };
+        if let Some(class) = classes.iter().find(is_default) {
+            entry(object, "spec").insert("storageClassName".into(), crate::object::name(class).into());
+        }
+    }
     default(entry(object, "spec"), "volumeMode", "Filesystem");
     if fresh {
         entry(object, "status").insert("phase".into(), "Pending".into());

@@ -64,7 +64,7 @@ pub fn create(
     {
         map.remove("status");
     }
-    admit(resource, &mut object, true, &now, txn)?;
+    admit(resource, &mut object, true, options, txn)?;
     if !owned {
         let writer = Writer {
             manager: &options.manager,

@@ -22,6 +22,8 @@ pub struct WriteOptions {
     pub manager: String,
     /// Whether nothing is stored.
     pub dry_run: bool,
+    /// Whether unknown members are refused (`fieldValidation=Strict`) instead of dropped.
+    pub strict: bool,
     /// Now.
     pub now: jiff::Timestamp,
 }
@@ -32,6 +34,7 @@ impl WriteOptions {
         Self {
             manager: "hasteward-lab-apiserver".into(),
             dry_run: false,
+            strict: false,
             now,
         }
     }
@@ -85,20 +88,41 @@ fn admit(
     resource: &Resource,
     object: &mut Value,
     fresh: bool,
-    now: &str,
+    options: &WriteOptions,
     txn: &Txn<'_>,
 ) -> Result<(), ApiError> {
+    let unreadable = |why: String| {
+        let (kind, version) = (&resource.kind, &resource.version);
+        ApiError::bad_request(format!(
+            "{kind} in version \"{version}\" cannot be handled as a {kind}: {why}"
+        ))
+    };
+    let unknown = if let Some(custom) = &resource.custom {
+        crate::crd::schema::prune(&custom.schema, object)
+    } else {
+        object::drop_nulls(object);
+        let name = crate::types::name(&resource.drawer.group, &resource.kind);
+        crate::types::prune(&name, object).map_err(unreadable)?
+    };
+    if options.strict && !unknown.is_empty() {
+        let unknown: Vec<String> = unknown
+            .iter()
+            .map(|path| format!("unknown field \"{path}\""))
+            .collect();
+        return Err(unreadable(format!(
+            "strict decoding error: {}",
+            unknown.join(", ")
+        )));
+    }
     if let Some(custom) = &resource.custom {
-        crate::crd::schema::prune(&custom.schema, object, true);
         crate::crd::schema::default(&custom.schema, object);
         let wrong = crate::crd::schema::validate(&custom.schema, object);
         invalid(resource, object, &wrong)?;
     } else {
-        object::drop_nulls(object);
         crate::defaults::fill(resource, object, fresh, txn);
     }
     if resource.drawer == definitions() {
-        crate::crd::admit(object, now);
+        crate::crd::admit(object, &object::time(options.now));
         invalid(resource, object, &crate::crd::check(object))?;
     }
     invalid(resource, object, &crate::defaults::check(resource, object))

@@ -57,7 +57,7 @@ pub fn update(
     identity(resource, &current, &mut new)?;
     separate(resource, part, &current, &mut new);
     let now = object::time(options.now);
-    admit(resource, &mut new, false, &now, txn)?;
+    admit(resource, &mut new, false, options, txn)?;
     if part == Part::Main {
         invalid(
             resource,

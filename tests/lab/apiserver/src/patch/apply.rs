@@ -282,7 +282,7 @@ fn conflict(conflicts: &[(Value, FieldSet)]) -> ApiError {
     };
     ApiError::apply_conflict(
         format!("Apply failed with {} {word}: {}", causes.len(), lines.join("\n")),
-        causes,
+        &causes,
     )
 }
 

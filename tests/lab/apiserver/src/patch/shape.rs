@@ -149,33 +149,24 @@ fn custom_list(schema: Option<&Value>) -> ListKind {
 }
 
 fn core_list(kind: &str, parent: &str, field: &str) -> ListKind {
+    let container = matches!(parent, "containers" | "initContainers" | "ephemeralContainers");
     match (parent, field) {
         ("metadata", "ownerReferences") => ListKind::map(&["uid"]),
-        ("metadata", "finalizers") => ListKind::Set,
-        (_, "containers" | "initContainers" | "ephemeralContainers") if kind != "EndpointSlice" => {
-            ListKind::map(&["name"])
-        }
-        ("containers" | "initContainers" | "ephemeralContainers", "env") => ListKind::map(&["name"]),
-        ("containers" | "initContainers" | "ephemeralContainers", "volumeMounts") => {
-            ListKind::map(&["mountPath"])
-        }
-        ("containers" | "initContainers" | "ephemeralContainers", "volumeDevices") => {
-            ListKind::map(&["devicePath"])
-        }
-        ("containers" | "initContainers" | "ephemeralContainers", "ports") => {
-            ListKind::map(&["containerPort", "protocol"])
-        }
+        ("metadata", "finalizers") | ("spec", "podCIDRs") => ListKind::Set,
+        (_, "containers" | "initContainers" | "ephemeralContainers")
+        | ("spec", "volumes" | "imagePullSecrets" | "resourceClaims")
+        | ("", "webhooks") => ListKind::map(&["name"]),
+        ("", "secrets" | "imagePullSecrets") if kind == "ServiceAccount" => ListKind::map(&["name"]),
+        (_, "env") if container => ListKind::map(&["name"]),
+        (_, "volumeMounts") if container => ListKind::map(&["mountPath"]),
+        (_, "volumeDevices") if container => ListKind::map(&["devicePath"]),
+        (_, "ports") if container => ListKind::map(&["containerPort", "protocol"]),
         ("spec", "ports") if kind == "Service" => ListKind::map(&["port", "protocol"]),
-        ("spec", "volumes" | "imagePullSecrets" | "resourceClaims") => ListKind::map(&["name"]),
-        ("spec", "hostAliases") => ListKind::map(&["ip"]),
+        ("spec", "hostAliases") | ("status", "podIPs" | "hostIPs") => ListKind::map(&["ip"]),
         ("spec", "topologySpreadConstraints") => ListKind::map(&["topologyKey", "whenUnsatisfiable"]),
         ("spec", "taints") if kind == "Node" => ListKind::map(&["key", "effect"]),
-        ("spec", "podCIDRs") => ListKind::Set,
-        ("", "secrets" | "imagePullSecrets") if kind == "ServiceAccount" => ListKind::map(&["name"]),
-        ("", "webhooks") => ListKind::map(&["name"]),
         (_, "conditions") => ListKind::map(&["type"]),
         ("status", "addresses") if kind == "Node" => ListKind::map(&["type"]),
-        ("status", "podIPs" | "hostIPs") => ListKind::map(&["ip"]),
         _ => ListKind::Atomic,
     }
 }

@@ -150,7 +150,7 @@ fn list(target: &mut Vec<Value>, patch: &[Value], shape: Shape<'_>, depth: usize
                 .iter()
                 .filter(|i| i.get(DIRECTIVE).is_none())
                 .cloned()
-                .collect()
+                .collect();
         }
         ListKind::Set => {
             for item in patch {
@@ -187,15 +187,13 @@ fn element(
         target.retain(|t| key_of(t, kind) != Some(key));
         return Ok(());
     }
-    match at.and_then(|at| target.get_mut(at)) {
-        Some(Value::Object(found)) => object(found, patch, shape.item(), depth),
-        _ => {
-            let mut fresh = Map::new();
-            object(&mut fresh, patch, shape.item(), depth)?;
-            target.push(Value::Object(fresh));
-            Ok(())
-        }
+    if let Some(Value::Object(found)) = at.and_then(|at| target.get_mut(at)) {
+        return object(found, patch, shape.item(), depth);
     }
+    let mut fresh = Map::new();
+    object(&mut fresh, patch, shape.item(), depth)?;
+    target.push(Value::Object(fresh));
+    Ok(())
 }
 
 /// Orders a merged list as the real server does: the elements that `order` names in that order, the others as they

@@ -152,7 +152,7 @@ impl Session {
                     stream,
                     status: REFUSED,
                 })
-                .await
+                .await;
             }
         }
     }
@@ -173,13 +173,12 @@ async fn forward(
             let (mut reader, mut writer) = tokio::io::split(pod);
             let to_pod = async {
                 while let Some(message) = from_client.recv().await {
-                    match message {
-                        Some(bytes) => writer.write_all(&bytes).await?,
-                        None => {
-                            writer.shutdown().await?;
-                            // Half closed: the pod may go on for as long as the client does not reset the stream.
-                            while from_client.recv().await.is_some() {}
-                        }
+                    if let Some(bytes) = message {
+                        writer.write_all(&bytes).await?;
+                    } else {
+                        writer.shutdown().await?;
+                        // Half closed: the pod may go on for as long as the client does not reset the stream.
+                        while from_client.recv().await.is_some() {}
                     }
                 }
                 io::Result::Ok(())

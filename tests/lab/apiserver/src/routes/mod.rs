@@ -43,6 +43,7 @@ impl Call {
         crate::objects::WriteOptions {
             manager: self.manager.clone(),
             dry_run: self.query.all("dryRun").any(|d| d == "All"),
+            strict: self.query.get("fieldValidation") == Some("Strict"),
             now: self.api.clock.now(),
         }
     }

@@ -133,7 +133,9 @@ impl Watcher {
             self.latest.borrow_and_update();
             match self.api.store.since(&self.resource.drawer, self.cursor) {
                 Since::Changes(events, now) => {
-                    events.iter().for_each(|event| self.change(event));
+                    for event in &events {
+                        self.change(event);
+                    }
                     self.cursor = now;
                 }
                 Since::Expired(oldest) => {

@@ -77,62 +77,7 @@ pub(super) fn of(resource: &Resource) -> Vec<Column> {
                 AGE,
             ]
         }
-        ("apps", "deployments") => vec![
-            NAME,
-            col("Ready", |o, _| of_replicas(o, "readyReplicas")),
-            col("Up-to-date", |o, _| {
-                number(o, &["status", "updatedReplicas"]).into()
-            }),
-            col("Available", |o, _| {
-                number(o, &["status", "availableReplicas"]).into()
-            }),
-            AGE,
-            CONTAINERS,
-            IMAGES,
-            SELECTOR,
-        ],
-        ("apps", "statefulsets") => {
-            vec![
-                NAME,
-                col("Ready", |o, _| of_replicas(o, "readyReplicas")),
-                AGE,
-                CONTAINERS,
-                IMAGES,
-            ]
-        }
-        ("apps", "replicasets") => vec![
-            NAME,
-            col("Desired", |o, _| number(o, &["spec", "replicas"]).into()),
-            col("Current", |o, _| number(o, &["status", "replicas"]).into()),
-            col("Ready", |o, _| number(o, &["status", "readyReplicas"]).into()),
-            AGE,
-            CONTAINERS,
-            IMAGES,
-            SELECTOR,
-        ],
-        ("apps", "daemonsets") => vec![
-            NAME,
-            col("Desired", |o, _| {
-                number(o, &["status", "desiredNumberScheduled"]).into()
-            }),
-            col("Current", |o, _| {
-                number(o, &["status", "currentNumberScheduled"]).into()
-            }),
-            col("Ready", |o, _| number(o, &["status", "numberReady"]).into()),
-            col("Up-to-date", |o, _| {
-                number(o, &["status", "updatedNumberScheduled"]).into()
-            }),
-            col("Available", |o, _| {
-                number(o, &["status", "numberAvailable"]).into()
-            }),
-            col("Node Selector", |o, _| {
-                pairs(at(o, &["spec", "template", "spec", "nodeSelector"]))
-            }),
-            AGE,
-            CONTAINERS,
-            IMAGES,
-            SELECTOR,
-        ],
+        ("apps", plural) => workloads(plural),
         ("batch", "jobs") => jobs(),
         ("storage.k8s.io", "storageclasses") => vec![
             NAME,
@@ -156,6 +101,68 @@ pub(super) fn of(resource: &Resource) -> Vec<Column> {
                 .into()
             }),
             AGE,
+        ],
+        _ => vec![NAME, AGE],
+    }
+}
+
+fn workloads(plural: &str) -> Vec<Column> {
+    match plural {
+        "deployments" => vec![
+            NAME,
+            col("Ready", |o, _| of_replicas(o, "readyReplicas")),
+            col("Up-to-date", |o, _| {
+                number(o, &["status", "updatedReplicas"]).into()
+            }),
+            col("Available", |o, _| {
+                number(o, &["status", "availableReplicas"]).into()
+            }),
+            AGE,
+            CONTAINERS,
+            IMAGES,
+            SELECTOR,
+        ],
+        "statefulsets" => {
+            vec![
+                NAME,
+                col("Ready", |o, _| of_replicas(o, "readyReplicas")),
+                AGE,
+                CONTAINERS,
+                IMAGES,
+            ]
+        }
+        "replicasets" => vec![
+            NAME,
+            col("Desired", |o, _| number(o, &["spec", "replicas"]).into()),
+            col("Current", |o, _| number(o, &["status", "replicas"]).into()),
+            col("Ready", |o, _| number(o, &["status", "readyReplicas"]).into()),
+            AGE,
+            CONTAINERS,
+            IMAGES,
+            SELECTOR,
+        ],
+        "daemonsets" => vec![
+            NAME,
+            col("Desired", |o, _| {
+                number(o, &["status", "desiredNumberScheduled"]).into()
+            }),
+            col("Current", |o, _| {
+                number(o, &["status", "currentNumberScheduled"]).into()
+            }),
+            col("Ready", |o, _| number(o, &["status", "numberReady"]).into()),
+            col("Up-to-date", |o, _| {
+                number(o, &["status", "updatedNumberScheduled"]).into()
+            }),
+            col("Available", |o, _| {
+                number(o, &["status", "numberAvailable"]).into()
+            }),
+            col("Node Selector", |o, _| {
+                pairs(at(o, &["spec", "template", "spec", "nodeSelector"]))
+            }),
+            AGE,
+            CONTAINERS,
+            IMAGES,
+            SELECTOR,
         ],
         _ => vec![NAME, AGE],
     }

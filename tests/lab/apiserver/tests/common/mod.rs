@@ -59,24 +59,28 @@ impl Lab {
     }
 
     pub async fn client(&self, user: &str, groups: &[&str]) -> kube::Client {
-        let kubeconfig = Kubeconfig::from_yaml(&self.kubeconfig(user, groups)).unwrap();
-        let config = kube::Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default())
-            .await
-            .unwrap();
-        kube::Client::try_from(config).unwrap()
+        kube::Client::try_from(self.config(user, groups).await).unwrap()
     }
 
     /// A client with a bearer token instead of a certificate.
     pub async fn token_client(&self, token: &str) -> kube::Client {
-        let kubeconfig = Kubeconfig::from_yaml(&self.kubeconfig("nobody", &[])).unwrap();
-        let mut config = kube::Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default())
-            .await
-            .unwrap();
+        let mut config = self.config("nobody", &[]).await;
         config.auth_info = kube::config::AuthInfo {
             token: Some(token.to_owned().into()),
             ..Default::default()
         };
         kube::Client::try_from(config).unwrap()
+    }
+
+    async fn config(&self, user: &str, groups: &[&str]) -> kube::Config {
+        let kubeconfig = Kubeconfig::from_yaml(&self.kubeconfig(user, groups)).unwrap();
+        let options = KubeConfigOptions::default();
+        let mut config = kube::Config::from_custom_kubeconfig(kubeconfig, &options)
+            .await
+            .unwrap();
+        // kube's own retries (fifteen of every 429, 503 and 504) would hide what the server answers.
+        config.default_retry = false;
+        config
     }
 }
 
@@ -90,7 +94,7 @@ fn text(code: StatusCode, body: String) -> Answer {
 
 /// What a kubelet answers here: logs are the path and query; port 80 echoes, port 81 greets and closes, every other
 /// port refuses.
-async fn kubelet(mut request: Request<Incoming>) -> Answer {
+fn kubelet(mut request: Request<Incoming>) -> Answer {
     let path = request.uri().to_string();
     if path.starts_with("/containerLogs/") {
         return text(StatusCode::OK, format!("log of {path}\n"));
@@ -130,7 +134,7 @@ pub async fn start_kubelet() -> SocketAddr {
     tokio::spawn(async move {
         while let Ok((stream, _)) = listener.accept().await {
             tokio::spawn(async move {
-                let service = hyper::service::service_fn(|r| async { Ok::<_, Infallible>(kubelet(r).await) });
+                let service = hyper::service::service_fn(|r| async { Ok::<_, Infallible>(kubelet(r)) });
                 let connection = hyper::server::conn::http1::Builder::new()
                     .serve_connection(TokioIo::new(stream), service);
                 let _ = connection.with_upgrades().await;
