@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 use common::{in_node, until};
 use hasteward_lab_kubelet::runtime::cgroup::{Cgroups, Driver, Flavour, Names, Qos, processes_below};
 use hasteward_lab_kubelet::runtime::children::Children;
+use hasteward_lab_kubelet::runtime::mountinfo::MountEntry;
 use hasteward_lab_kubelet::runtime::network::Addresses;
 use hasteward_lab_kubelet::runtime::spec::{
     Bind, Command, ContainerSpec, Credentials, ExecSpec, Propagation, RootFile, RootFs, SandboxSpec,
@@ -31,9 +32,13 @@ struct Stage {
 
 impl Stage {
     async fn new(driver: Driver, flavour: Flavour) -> Self {
+        Self::on(driver, flavour, &mountinfo::read().unwrap()).await
+    }
+
+    async fn on(driver: Driver, flavour: Flavour, mounts: &[MountEntry]) -> Self {
         let names = Names { driver, flavour };
         let prefix = format!("hasteward-lab-test-{}", std::process::id().wrapping_add(rand()));
-        let cgroups = Cgroups::find(&mountinfo::read().unwrap(), &prefix, names).unwrap();
+        let cgroups = Cgroups::find(mounts, &prefix, names).unwrap();
         let addresses = Addresses::new("10.244.9.0/24".parse().unwrap());
         let helper = PathBuf::from(env!("CARGO_BIN_EXE_hasteward-lab-kubelet"));
         let runtime = Runtime::new(Children::start().unwrap(), cgroups, addresses, helper);
@@ -394,6 +399,33 @@ fn a_start_takes_less_than_a_tenth_of_a_second() {
             took.sort();
             println!("container: median {:?}, longest {:?}", took[4], took[8]);
             assert!(took[4] < Duration::from_millis(100), "{took:?}");
+            stage.end(sandbox).await;
+        });
+    });
+}
+
+#[test]
+fn the_unified_hierarchy_alone_is_enough() {
+    in_node("the_unified_hierarchy_alone_is_enough", || {
+        tokio(async {
+            let mounts = mountinfo::read().unwrap();
+            let unified: Vec<MountEntry> = mounts
+                .into_iter()
+                .filter(|entry| entry.fs_type == "cgroup2")
+                .collect();
+            if unified.is_empty() {
+                println!("skipped: no cgroup2 is mounted here");
+                return;
+            }
+            let stage = Stage::on(Driver::Systemd, Flavour::Containerd, &unified).await;
+            let sandbox = stage.sandbox().await;
+            let spec = stage.spec(&sandbox, 'a', "cat /proc/self/cgroup");
+            let (text, code) = stage.output(&spec).await;
+            let line = text.lines().find(|line| line.starts_with("0::")).unwrap();
+            assert!(
+                code == 0 && line.ends_with(&format!("/cri-containerd-{}.scope", "a".repeat(64))),
+                "{text}"
+            );
             stage.end(sandbox).await;
         });
     });
