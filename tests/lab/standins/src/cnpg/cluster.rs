@@ -65,9 +65,23 @@ pub struct Postgres {
     pub pg_ident: Vec<String>,
     /// Whether `ALTER SYSTEM` may write its file.
     pub enable_alter_system: bool,
+    /// Synchronous replication.
+    pub synchronous: Option<Synchronous>,
     /// Libraries to preload.
     #[serde(rename = "shared_preload_libraries")]
     pub shared_preload_libraries: Vec<String>,
+}
+
+/// `spec.postgresql.synchronous`.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Synchronous {
+    /// `any` or `first`.
+    pub method: String,
+    /// Number of standbys to wait for.
+    pub number: u32,
+    /// `required`, or `preferred`: without enough Ready standbys writes go on.
+    pub data_durability: Option<String>,
 }
 
 /// Timing of the primary's Lease, in seconds (CNPG 1.30).

@@ -13,7 +13,7 @@ mod report;
 pub use api::{Scope, now, patch_status, record_event};
 pub use cluster::{
     Backup, Bootstrap, Cluster, ClusterSpec, ClusterStatus, Condition, InitDb, InstanceState, ObjectStore,
-    Postgres, ReplicationSlots, Storage, Tablespace, TablespaceOwner,
+    Postgres, ReplicationSlots, Storage, Synchronous, Tablespace, TablespaceOwner,
 };
 pub use fencing::Fences;
 pub use lsn::Lsn;

@@ -79,6 +79,9 @@ pub fn custom_conf(place: &Place, cluster: &Cluster, control_data: Option<&str>)
     ] {
         parameters.insert(name, value);
     }
+    if let Some(names) = synchronous_standbys(place, cluster) {
+        parameters.insert("synchronous_standby_names", names);
+    }
     if let Some(text) = control_data {
         for (name, line, default) in NOT_BELOW_CONTROL_FILE {
             let needed = control_value(text, line).and_then(|value| value.parse::<u64>().ok());
@@ -98,6 +101,39 @@ pub fn custom_conf(place: &Place, cluster: &Cluster, control_data: Option<&str>)
         let _ = writeln!(text, "{name} = '{}'", value.replace('\'', "''"));
         text
     })
+}
+
+/// `synchronous_standby_names`: every other instance, in the order of the status; with `preferred` durability only
+/// Ready ones, and none of them means no waiting.
+fn synchronous_standbys(place: &Place, cluster: &Cluster) -> Option<String> {
+    let wanted = cluster.spec.postgresql.synchronous.as_ref()?;
+    let status = cluster.observed();
+    let preferred = wanted.data_durability.as_deref() == Some("preferred");
+    let healthy = status
+        .instances_status
+        .get("healthy")
+        .cloned()
+        .unwrap_or_default();
+    let others: Vec<String> = status
+        .instance_names
+        .iter()
+        .filter(|name| **name != place.instance && (!preferred || healthy.contains(name)))
+        .map(|name| format!("\"{name}\""))
+        .collect();
+    if others.is_empty() {
+        return None;
+    }
+    let limit = u32::try_from(others.len()).unwrap_or(u32::MAX);
+    let number = if preferred {
+        wanted.number.min(limit)
+    } else {
+        wanted.number
+    };
+    Some(format!(
+        "{} {number} ({})",
+        wanted.method.to_uppercase(),
+        others.join(",")
+    ))
 }
 
 /// The value behind a label of `pg_controldata`.
@@ -273,7 +309,7 @@ pub(super) fn replace(path: &Path, content: &str, mode: u32) -> io::Result<bool>
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cnpg::ClusterSpec;
+    use crate::cnpg::{ClusterSpec, ClusterStatus, Synchronous};
     use std::path::PathBuf;
 
     fn place(pgdata: &Path) -> Place {
@@ -355,6 +391,32 @@ mod tests {
             ),
             "{text}"
         );
+    }
+
+    #[test]
+    fn synchronous_standbys_are_the_others() {
+        let mut cluster = cluster(&[]);
+        cluster.spec.postgresql.synchronous = Some(Synchronous {
+            method: "any".to_owned(),
+            number: 1,
+            data_durability: None,
+        });
+        let names = ["cluster-example-1", "cluster-example-2", "cluster-example-3"].map(str::to_owned);
+        cluster.status = Some(ClusterStatus {
+            instance_names: names.to_vec(),
+            ..ClusterStatus::default()
+        });
+        let place = place(Path::new("/x"));
+        let expected = "ANY 1 (\"cluster-example-1\",\"cluster-example-3\")";
+        assert_eq!(synchronous_standbys(&place, &cluster).as_deref(), Some(expected));
+        cluster
+            .spec
+            .postgresql
+            .synchronous
+            .as_mut()
+            .unwrap()
+            .data_durability = Some("preferred".to_owned());
+        assert_eq!(synchronous_standbys(&place, &cluster), None, "nobody is Ready");
     }
 
     #[test]

@@ -13,6 +13,7 @@ use anyhow::Context;
 use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::io::{self, Write};
+use std::os::unix::fs::PermissionsExt;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -53,6 +54,8 @@ pub(super) async fn prepare(shared: &Arc<Shared>) -> Result<(), StartError> {
     if !place.pgdata.join("PG_VERSION").exists() {
         return Err(anyhow::anyhow!("{} holds no database cluster", place.pgdata.display()).into());
     }
+    // The kubelet opens a volume with an fsGroup for the group whenever it mounts it; the server refuses that.
+    fs::set_permissions(&place.pgdata, fs::Permissions::from_mode(0o700)).context("closing PGDATA")?;
     let control = programs::output(place, "pg_controldata", &[&place.pgdata]).await?;
     if !has_room(place, &control).await {
         return Err(StartError::NoSpace);
@@ -156,7 +159,13 @@ async fn rewind(place: &Place) -> anyhow::Result<()> {
         ],
     )
     .await?;
-    fs::remove_file(&old).context("removing the kept pg_control")
+    // A rewind that copied anything has removed it already: the source has no such file.
+    match fs::remove_file(&old) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            Err(error).context("removing the kept pg_control")
+        }
+        _ => Ok(()),
+    }
 }
 
 #[cfg(test)]

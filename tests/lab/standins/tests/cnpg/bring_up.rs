@@ -92,3 +92,85 @@ async fn a_deleted_replica_pod_returns_on_its_claims_and_a_deleted_claim_means_a
     lab.until_ready("pg-2", true).await;
     lab.until_healthy().await;
 }
+
+#[tokio::test]
+async fn tablespaces_are_cloned_and_wal_goes_to_the_archive() {
+    let lab = Lab::start(json!({
+        "instances": 2,
+        "tablespaces": [{"name": "Fast_disk", "storage": {"size": "1Gi"}, "owner": {"name": "app"}}],
+        "backup": {"barmanObjectStore": {"destinationPath": "file://$ROOT/archive"}},
+    }))
+    .await;
+    lab.until_healthy().await;
+    lab.until("the tablespace is there", Duration::from_secs(20), || async {
+        lab.sql(
+            "pg-1",
+            "SELECT spcname FROM pg_tablespace WHERE spcname = 'Fast_disk'",
+        )
+        .await
+        .ok()
+        .filter(|name| name == "Fast_disk")
+    })
+    .await;
+    lab.sql(
+        "pg-1",
+        "CREATE TABLE far (x int) TABLESPACE \"Fast_disk\"; INSERT INTO far VALUES (7)",
+    )
+    .await
+    .unwrap();
+    lab.until("the replica has it", Duration::from_secs(20), || async {
+        lab.sql("pg-2", "SELECT x FROM far")
+            .await
+            .ok()
+            .filter(|x| x == "7")
+    })
+    .await;
+    let claim = lab
+        .scope
+        .api::<PersistentVolumeClaim>()
+        .get("pg-2-tbs-fast-disk")
+        .await
+        .unwrap();
+    assert_eq!(claim.metadata.labels.unwrap()["cnpg.io/pvcRole"], "PG_TABLESPACE");
+
+    let segment = lab
+        .sql("pg-1", "SELECT pg_walfile_name(pg_current_wal_lsn())")
+        .await
+        .unwrap();
+    lab.sql("pg-1", "SELECT pg_switch_wal()").await.unwrap();
+    let archived = lab
+        .node
+        .root
+        .join("archive/pg/wals")
+        .join(&segment[..16])
+        .join(&segment);
+    lab.until("the segment is archived", Duration::from_secs(20), || async {
+        archived.exists().then_some(())
+    })
+    .await;
+    until_archiving(&lab, "True").await;
+    lab.annotate("lab.hasteward/break-archiving", Some("true")).await;
+    lab.sql("pg-1", "SELECT pg_switch_wal()").await.unwrap();
+    lab.sql("pg-1", "CREATE TABLE more AS SELECT 1; SELECT pg_switch_wal()")
+        .await
+        .unwrap();
+    until_archiving(&lab, "False").await;
+    assert!(lab.report("pg-1").await.unwrap().ready_wal_files > 0);
+    lab.annotate("lab.hasteward/break-archiving", None).await;
+    until_archiving(&lab, "True").await;
+}
+
+async fn until_archiving(lab: &Lab, status: &str) {
+    lab.until(
+        &format!("ContinuousArchiving={status}"),
+        Duration::from_secs(90),
+        || async {
+            let conditions = lab.cluster().await.observed().conditions;
+            conditions
+                .iter()
+                .any(|c| c.kind == "ContinuousArchiving" && c.status == status)
+                .then_some(())
+        },
+    )
+    .await;
+}

@@ -31,7 +31,7 @@ pub(crate) struct Lab {
 }
 
 impl Lab {
-    /// Starts a lab and creates a cluster with the given fields of the spec.
+    /// Starts a lab and creates a cluster with the given fields of the spec; `$ROOT` is the lab's directory.
     pub(crate) async fn start(spec: Value) -> Self {
         hasteward_lab_standins::process::prepare();
         let root = tempfile::tempdir().unwrap();
@@ -91,6 +91,10 @@ impl Lab {
         full.as_object_mut()
             .unwrap()
             .extend(spec.as_object().unwrap().clone());
+        let text = full
+            .to_string()
+            .replace("$ROOT", &self.node.root.display().to_string());
+        let full: Value = serde_json::from_str(&text).unwrap();
         let cluster: Cluster = serde_json::from_value(json!({
             "apiVersion": "postgresql.cnpg.io/v1", "kind": "Cluster",
             "metadata": {"name": CLUSTER, "namespace": "default"}, "spec": full,
@@ -119,20 +123,38 @@ impl Lab {
                 return seen;
             }
             if start.elapsed() > limit {
-                let status = self.scope.api::<Cluster>().get_opt(CLUSTER).await.ok().flatten();
-                let status = status.map(|cluster| serde_json::to_string_pretty(&cluster.status).unwrap());
-                for serial in 1..=3 {
-                    let log = self.node.root.join(format!("{CLUSTER}-{serial}.log"));
-                    let log = std::fs::read_to_string(log).unwrap_or_default();
-                    let tail: Vec<&str> = log.lines().rev().take(25).collect();
-                    for line in tail.iter().rev() {
-                        eprintln!("{CLUSTER}-{serial}: {line}");
-                    }
-                }
-                panic!(
-                    "not seen within {limit:?}: {what}\n{}",
-                    status.unwrap_or_default()
-                );
+                let status = self.tell().await;
+                panic!("not seen within {limit:?}: {what}\n{status}");
+            }
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    }
+
+    /// Prints the ends of all logs; returns the Cluster's status.
+    async fn tell(&self) -> String {
+        for log in ["pg-1.log", "pg-2.log", "pg-3.log", "operator.log"] {
+            let text = std::fs::read_to_string(self.node.root.join(log)).unwrap_or_default();
+            for line in text.lines().rev().take(40).collect::<Vec<_>>().iter().rev() {
+                eprintln!("{log}: {line}");
+            }
+        }
+        let status = self.scope.api::<Cluster>().get_opt(CLUSTER).await.ok().flatten();
+        status
+            .map(|cluster| serde_json::to_string_pretty(&cluster.status).unwrap())
+            .unwrap_or_default()
+    }
+
+    /// Looks for two seconds whether something stays as it is.
+    pub(crate) async fn stays<F, R>(&self, what: &str, mut look: F)
+    where
+        F: FnMut() -> R,
+        R: Future<Output = bool>,
+    {
+        let start = Instant::now();
+        while start.elapsed() < Duration::from_secs(2) {
+            if !look().await {
+                let status = self.tell().await;
+                panic!("did not stay: {what}\n{status}");
             }
             tokio::time::sleep(Duration::from_millis(100)).await;
         }

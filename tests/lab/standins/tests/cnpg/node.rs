@@ -11,10 +11,11 @@ use serde_json::{Value, json};
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::process::{Child, Command};
 
 /// Pause between two looks at a pod, and before a container starts again.
@@ -119,10 +120,17 @@ impl Node {
         for volume in spec.volumes.iter().flatten() {
             let directory = match &volume.persistent_volume_claim {
                 Some(source) => self.claim(&source.claim_name).await.context("finding a claim")?,
-                None => self.volume(&pod, &volume.name),
+                None => match &volume.host_path {
+                    Some(source) => PathBuf::from(&source.path),
+                    None => self.volume(&pod, &volume.name),
+                },
             };
             fs::create_dir_all(&directory)?;
             nix::unistd::chown(&directory, Some(26.into()), Some(26.into()))?;
+            if directory.join("pgdata").is_dir() {
+                // As the kubelet does for an fsGroup; a server refuses such a directory.
+                fs::set_permissions(directory.join("pgdata"), fs::Permissions::from_mode(0o2770))?;
+            }
             let megabytes = match &volume.persistent_volume_claim {
                 Some(source) => self.megabytes(&source.claim_name).await?,
                 None => None,
@@ -172,11 +180,13 @@ impl Node {
         loop {
             let mut child = self.start(pod, container, binds, address)?;
             let mut reported = Value::Null;
+            let mut ready = Readiness::default();
             let code = loop {
                 if let Ok(status) = tokio::time::timeout(TICK, child.wait()).await {
                     break status?.code().unwrap_or(137);
                 }
-                let ready = self.ready(pod, address).await;
+                ready.observe(self.ready(pod, address).await);
+                let ready = ready.is();
                 let status = status_of(
                     container,
                     ready,
@@ -342,6 +352,30 @@ impl Node {
             .stderr(log)
             .kill_on_drop(true)
             .spawn()?)
+    }
+}
+
+/// Readiness as a kubelet sees it: lost only after failing for a while, with the period and threshold of the pod.
+#[derive(Default)]
+struct Readiness {
+    ready: bool,
+    failing: Option<Instant>,
+}
+
+impl Readiness {
+    fn observe(&mut self, good: bool) {
+        if good {
+            *self = Self {
+                ready: true,
+                failing: None,
+            };
+        } else if self.failing.get_or_insert_with(Instant::now).elapsed() > Duration::from_secs(2) {
+            self.ready = false;
+        }
+    }
+
+    fn is(&self) -> bool {
+        self.ready
     }
 }
 

@@ -167,3 +167,32 @@ async fn a_failed_primary_is_replaced_through_pending() {
     })
     .await;
 }
+
+#[tokio::test]
+async fn a_replica_promoted_behind_the_managers_back_is_rewound() {
+    // Without an archive a rewind needs the WAL back to the last common checkpoint in pg_wal.
+    let parameters = json!({"shared_buffers": "16MB", "fsync": "off", "wal_keep_size": "512MB"});
+    let lab = Lab::start(json!({"instances": 2, "postgresql": {"parameters": parameters}})).await;
+    lab.until_healthy().await;
+    lab.sql("pg-2", "SELECT pg_promote(false)").await.unwrap();
+    // The manager may stop it before this commits.
+    let _ = lab.sql("pg-2", "CREATE TABLE lost AS SELECT 1").await;
+    lab.until("its container restarts", Duration::from_secs(30), || async {
+        let status = lab.pod("pg-2").await?.status?.container_statuses?.remove(0);
+        (status.restart_count > 0).then_some(())
+    })
+    .await;
+    lab.sql("pg-1", "CREATE TABLE kept AS SELECT 7 AS x")
+        .await
+        .unwrap();
+    lab.until("it follows again", Duration::from_secs(40), || async {
+        let report = lab.report("pg-2").await.ok()?;
+        let kept = lab.sql("pg-2", "SELECT x FROM kept").await.ok()?;
+        (!report.is_primary && report.is_wal_receiver_active && kept == "7").then_some(())
+    })
+    .await;
+    assert!(lab.sql("pg-2", "SELECT * FROM lost").await.is_err());
+    assert!(!lab.pgdata("pg-2").await.join("global/pg_control.old").exists());
+    assert_eq!(lab.cluster().await.current_primary(), Some("pg-1"));
+    lab.until_healthy().await;
+}
