@@ -57,9 +57,9 @@ impl From<Unread> for wire::Unread {
     }
 }
 
-/// A `*Reading` message from a [`Reading`], given how its value converts.
+/// A `*Reading` message from a [`Reading`], given how its value converts. Further fields are in brackets, to be set after.
 macro_rules! reading {
-    ($($message:ident, $module:ident: $from:ty => $value:expr;)*) => {$(
+    ($($message:ident, $module:ident $(($($more:ident),*))?: $from:ty => $value:expr;)*) => {$(
         impl From<Reading<$from>> for wire::$message {
             fn from(reading: Reading<$from>) -> Self {
                 use wire::$module::Outcome;
@@ -72,7 +72,7 @@ macro_rules! reading {
                     Reading::Unread(unread) => (None, Outcome::Unread(unread.into())),
                     Reading::Absent { proof } => (None, Outcome::Absent(wire::Absent { proof })),
                 };
-                Self { provenance, outcome: Some(outcome), ..Default::default() }
+                Self { provenance, outcome: Some(outcome), $($($more: Default::default()),*)? }
             }
         }
     )*};
@@ -90,7 +90,7 @@ reading! {
         |slots| wire::Slots { slots: slots.into_iter().map(Into::into).collect() };
     TablespacesReading, tablespaces_reading: Vec<Tablespace> =>
         |all| wire::Tablespaces { tablespaces: all.into_iter().map(Into::into).collect() };
-    VolumeSpaceReading, volume_space_reading: Space => wire::VolumeSpace::from;
+    VolumeSpaceReading, volume_space_reading(role, tablespace): Space => wire::VolumeSpace::from;
     LeftoversReading, leftovers_reading: Vec<String> => |paths| wire::Leftovers { paths };
     ServerReading, server_reading: Server => wire::Server::from;
 }

@@ -388,3 +388,6 @@ fn bounded(count: usize, what: &str) -> Result<(), Missing> {
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,4 +1,5 @@
 //! What the agent reads of PostgreSQL, against what real servers and their own tools say.
+#![allow(clippy::unwrap_used, reason = "tests")]
 
 mod live;
 mod oracle;
@@ -17,19 +18,19 @@ use hasteward_proto::primitive::{Lsn, TimelineId, UnixMillis};
 /// When the tests' readings were made.
 const NOW: UnixMillis = UnixMillis(1_800_000_000_000);
 
-fn inspect<T>(server: &server::Server, run: impl FnOnce(&Inspection<'_>) -> T) -> T {
-    let directory = PlainDirectory::new(&server.data()).unwrap();
+fn inspect_directory<T>(directory: &PlainDirectory, run: impl FnOnce(&Inspection<'_>) -> T) -> T {
     let now = || NOW;
     let deadline = Deadline::never();
-    let files = Files {
-        directory: &directory,
-        now: &now,
-    };
+    let files = Files { directory, now: &now };
     run(&Inspection {
         files,
         pause: &|pause: Duration| std::thread::sleep(pause),
         deadline: &deadline,
     })
+}
+
+fn inspect<T>(server: &server::Server, run: impl FnOnce(&Inspection<'_>) -> T) -> T {
+    inspect_directory(&PlainDirectory::new(&server.data()).unwrap(), run)
 }
 
 /// Everything that the files say.

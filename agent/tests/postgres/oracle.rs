@@ -3,11 +3,17 @@
 use std::collections::BTreeMap;
 
 use hasteward_agent::postgres::control_file::ClusterState;
-use hasteward_agent::postgres::reading::Reading;
+use hasteward_agent::postgres::inspect::WalScan;
+use hasteward_agent::postgres::reading::{Reading, UnreadKind};
+use hasteward_agent::postgres::signals::Signals;
+use hasteward_agent::postgres::tablespaces::Tablespace;
 use hasteward_agent::postgres::wal::scan::Method;
+use hasteward_agent::postgres::wal::segment::{SegmentName, SegmentSize};
+use hasteward_agent::volume::{PlainDirectory, VolumeRole};
+use hasteward_proto::primitive::TimelineId;
 
 use crate::server::{Programs, Server};
-use crate::{commits, end, instance, known, lsn};
+use crate::{commits, end, inspect_directory, instance, known, lsn};
 
 const SETTINGS: &str = "wal_level = logical\nmax_prepared_transactions = 2\nwal_log_hints = on";
 
@@ -224,13 +230,13 @@ fn the_end_is_the_flushed_position_of_every_version() {
         let (oldest, timeline) = wal.oldest.unwrap();
         let name = server.sql("SELECT min(name) FROM pg_ls_waldir() WHERE name ~ '^[0-9A-F]{24}$'");
         let size = known(&found.control).segment_size;
-        let expected = hasteward_agent::postgres::wal::segment::SegmentName::parse(&name).unwrap();
+        let expected = SegmentName::parse(&name).unwrap();
         assert_eq!(
             (Some(oldest), timeline),
             (expected.start(size), expected.timeline())
         );
         assert!(!wal.on_wal_volume);
-        assert_eq!(found.signals.value(), Some(&Default::default()));
+        assert_eq!(found.signals.value(), Some(&Signals::default()));
         assert_eq!(
             found.backup_label,
             Reading::absent("the data directory lists no backup_label")
@@ -253,4 +259,97 @@ fn archiving_that_fails_piles_up_ready_files() {
     }
     server.kill();
     assert!(known(&instance(&server).wal).ready >= 3);
+}
+
+/// A record over two segments, of which the second is lost: the server that starts next gives the record up, says so in its
+/// WAL (`XLOG_OVERWRITE_CONTRECORD`) and goes on; a scan from before must come out at the same end.
+#[test]
+fn a_given_up_record_is_passed_over() {
+    for programs in Programs::all() {
+        let mut server = Server::init(&programs, "wal_keep_size = 200MB");
+        server.start();
+        server.sql("CREATE TABLE t (i int)");
+        server.sql("SELECT pg_switch_wal()");
+        server.sql("CHECKPOINT");
+        let fork = lsn(&server.sql("SELECT pg_current_wal_insert_lsn()"));
+        server.sql("INSERT INTO t VALUES (1)");
+        server.sql("SELECT pg_logical_emit_message(false, 'hw', repeat('y', 1500000))");
+        server.sql("INSERT INTO t VALUES (2)");
+        server.kill();
+        let whole = end(&server).end;
+        assert_eq!(commits(&server, 1, fork).unwrap().count, 2);
+        // All but the first of the segments that the record lies in.
+        for segment in (fork.segment(1 << 20) + 1)..=whole.segment(1 << 20) {
+            let name =
+                SegmentName::new(TimelineId::FIRST, segment, SegmentSize::new(1 << 20).unwrap()).unwrap();
+            std::fs::remove_file(server.data().join("pg_wal").join(name.to_string())).unwrap();
+        }
+        let cut = end(&server);
+        assert!(cut.end < whole);
+        assert_eq!(commits(&server, 1, fork).unwrap().count, 1);
+
+        server.start();
+        let start = server.log();
+        server.sql("INSERT INTO t VALUES (3)");
+        let flushed = lsn(&server.sql("SELECT pg_current_wal_flush_lsn()"));
+        server.kill();
+        let after = end(&server);
+        assert!(after.end >= flushed, "{}: {start}", programs.major);
+        assert!(after.from > fork, "a new redo point");
+        let counted = commits(&server, 1, fork).unwrap();
+        assert_eq!(
+            (counted.count, counted.end),
+            (2, Some(after.end)),
+            "{}: {start}",
+            programs.major
+        );
+    }
+}
+
+#[test]
+fn tablespaces_and_leftovers() {
+    let programs = Programs::all().pop().unwrap();
+    let mut server = Server::init(&programs, "");
+    server.start();
+    let outside = server.outside("space");
+    server.sql(&format!(
+        "CREATE TABLESPACE space LOCATION '{}'",
+        outside.display()
+    ));
+    let oid: u32 = server
+        .sql("SELECT oid FROM pg_tablespace WHERE spcname = 'space'")
+        .parse()
+        .unwrap();
+    server.stop();
+    let role = VolumeRole::Tablespace("space".to_owned());
+    let alone = PlainDirectory::new(&server.data()).unwrap();
+    let with = PlainDirectory::new(&server.data())
+        .unwrap()
+        .with_volume(role.clone(), &outside, &outside)
+        .unwrap();
+    std::fs::create_dir(outside.join("data.incoming-7")).unwrap();
+    std::fs::write(server.data().join("global/pg_control.old"), "").unwrap();
+    for (directory, resolved) in [(alone, false), (with, true)] {
+        let found = inspect_directory(&directory, |inspection| inspection.instance(WalScan::NotNeeded));
+        let tablespaces = known(&found.tablespaces);
+        let expected = Tablespace {
+            oid,
+            target: outside.to_str().unwrap().to_owned(),
+            resolved,
+        };
+        assert_eq!(*tablespaces, [expected]);
+        let mut leftovers = vec!["data directory: global/pg_control.old".to_owned()];
+        if resolved {
+            leftovers.push("volume of tablespace space: data.incoming-7".to_owned());
+        }
+        assert_eq!(*known(&found.leftovers), leftovers);
+        assert!(
+            found
+                .volumes
+                .iter()
+                .all(|(_, space)| known(space).total_bytes > 0)
+        );
+        assert_eq!(found.volumes.iter().any(|(found, _)| *found == role), resolved);
+        assert!(matches!(found.wal_end, Reading::Unread(ref unread) if unread.kind == UnreadKind::NotNeeded));
+    }
 }

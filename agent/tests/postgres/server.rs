@@ -177,6 +177,16 @@ impl Server {
         self.directory.path().join("data")
     }
 
+    /// A new directory of the server's user beside its data.
+    pub fn outside(&self, name: &str) -> PathBuf {
+        let path = self.directory.path().join(name);
+        std::fs::create_dir(&path).unwrap();
+        if nix::unistd::geteuid().is_root() {
+            std::os::unix::fs::chown(&path, Some(NOBODY), Some(NOBODY)).unwrap();
+        }
+        path
+    }
+
     pub fn socket(&self) -> PathBuf {
         self.directory.path().join(".s.PGSQL.5432")
     }
