@@ -22,7 +22,7 @@ use crate::volume::{FileKind, Listing, Space, VolumeRole};
 const MAX_FILES: usize = 10_000;
 
 /// How often a scan is begun again because a running server moved its redo point.
-const RESCANS: u32 = 3;
+const RESCANS: u32 = 20;
 
 /// What an inspection reads from.
 #[derive(Clone, Copy)]
@@ -182,7 +182,12 @@ impl Inspection<'_> {
             .histories(&listing)
             .map_err(|missing| unread("timeline histories", missing))?;
         let mut control = self.control().map_err(|missing| unread("pg_control", missing))?;
-        self.scan(&mut control, &histories, |scan| scan.commits(timeline, past))
+        self.scan(
+            &mut control,
+            &histories,
+            |scan| scan.commits(timeline, past),
+            |found| found.end,
+        )
     }
 
     fn in_time<T>(&self, what: &str, read: impl FnOnce() -> Result<T, Missing>) -> Result<T, Missing> {
@@ -307,7 +312,12 @@ impl Inspection<'_> {
                 let Some(histories) = histories.value() else {
                     return Err(Unread::new(UnreadKind::Depends, "timeline histories are unread").into());
                 };
-                Ok(self.scan(&mut known.value, histories, |scan| scan.end())?)
+                Ok(self.scan(
+                    &mut known.value,
+                    histories,
+                    |scan| scan.end(),
+                    |found| Some(found.end),
+                )?)
             }
             Reading::Absent { .. } => Ok(self.end_by_pages(&listing)?),
             Reading::Unread(unread) if matches!(unread.kind, UnreadKind::Corrupt | UnreadKind::Io) => {
@@ -325,20 +335,23 @@ impl Inspection<'_> {
         pages::end(&self.files, &directory::segments(listing), self.deadline)
     }
 
-    /// Scans from the control file's redo point. A running server may move that point and recycle the WAL before it: where
-    /// the control file has changed, the scan begins again.
+    /// Scans from the control file's redo point.
+    ///
+    /// A running server moves that point and then recycles the WAL before it, also the part that a scan is just about to
+    /// read: the log then seems to end there. So the control file is read again after each scan; where it has a checkpoint
+    /// that the scan did not reach, the scan begins again from the new redo point.
     fn scan<T>(
         &self,
         control: &mut ControlFile,
         histories: &[HistoryFile],
         run: impl Fn(&Scan<'_>) -> Result<T, Unread>,
+        end: impl Fn(&T) -> Option<Lsn>,
     ) -> Result<T, Unread> {
         let parsed: Vec<_> = histories
             .iter()
             .filter_map(|file| file.history.clone().ok())
             .collect();
-        let mut tries = 0;
-        loop {
+        for _ in 0..RESCANS {
             let timeline = control.timeline();
             if let Some(file) = histories.iter().find(|file| file.timeline == timeline)
                 && let Err(unread) = &file.history
@@ -352,17 +365,28 @@ impl Inspection<'_> {
                 histories: &parsed,
                 deadline: self.deadline,
             };
-            match run(&scan) {
-                Err(unread) if unread.kind == UnreadKind::Corrupt && tries < RESCANS => {
-                    match self.control() {
-                        Ok(newer) if newer != *control => *control = newer,
-                        _ => return Err(unread),
-                    }
-                }
-                other => return other,
+            let outcome = run(&scan);
+            if let Err(unread) = &outcome
+                && unread.kind != UnreadKind::Corrupt
+            {
+                return outcome;
             }
-            tries += 1;
+            let newer = self.control().map_err(|missing| match missing {
+                Missing::Unread(unread) => unread,
+                Missing::Absent(proof) => Unread::new(UnreadKind::Depends, proof),
+            })?;
+            let moved = newer != *control;
+            let reached = outcome
+                .as_ref()
+                .is_ok_and(|found| end(found).is_some_and(|end| end >= newer.checkpoint));
+            if reached || !moved {
+                return outcome;
+            }
+            *control = newer;
         }
+        Err(Unread::timeout(
+            "WAL scan beside a server that keeps moving its redo point",
+        ))
     }
 }
 

@@ -1,6 +1,7 @@
 //! Against `pg_controldata`, `pg_waldump`, and what recovery does.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use hasteward_agent::postgres::control_file::ClusterState;
 use hasteward_agent::postgres::inspect::WalScan;
@@ -352,4 +353,52 @@ fn tablespaces_and_leftovers() {
         assert_eq!(found.volumes.iter().any(|(found, _)| *found == role), resolved);
         assert!(matches!(found.wal_end, Reading::Unread(ref unread) if unread.kind == UnreadKind::NotNeeded));
     }
+}
+
+/// A server that writes, checkpoints and recycles its WAL under the scan: every end found is one that it had meanwhile.
+#[test]
+fn scans_beside_a_busy_server_never_run_backwards() {
+    let programs = Programs::all().pop().unwrap();
+    let mut server = Server::init(
+        &programs,
+        "max_wal_size = 4MB\nmin_wal_size = 2MB\nfull_page_writes = off",
+    );
+    server.start();
+    server.sql("CREATE TABLE t (i int, filler text)");
+    let done = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let writer = scope.spawn(|| {
+            let mut rounds = 0;
+            // Bounded, so that a failure beside it ends the test.
+            while !done.load(Ordering::Relaxed) && rounds < 300 {
+                server.sql("INSERT INTO t SELECT i, repeat('x', 500) FROM generate_series(1, 2000) AS i");
+                server.sql("CHECKPOINT");
+                rounds += 1;
+            }
+            rounds
+        });
+        let mut before = lsn("0/1");
+        for _ in 0..100 {
+            let flushed = lsn(&server.sql("SELECT pg_current_wal_flush_lsn()"));
+            // Full pages are flushed before the record that goes on past them is finished.
+            let whole = flushed.bytes()
+                - if flushed.bytes().is_multiple_of(8192) {
+                    2 * 8192
+                } else {
+                    0
+                };
+            let found = instance(&server);
+            let wal_end = known(&found.wal_end);
+            let end = wal_end.end;
+            let inserted = lsn(&server.sql("SELECT pg_current_wal_insert_lsn()"));
+            assert!(
+                before <= end && whole <= end.bytes() && end <= inserted,
+                "{before}, {flushed} <= {end} <= {inserted}: {wal_end:?} {:?}",
+                found.control
+            );
+            before = end;
+        }
+        done.store(true, Ordering::Relaxed);
+        assert!(writer.join().unwrap() > 10);
+    });
 }

@@ -15,17 +15,18 @@ const PATIENCE: Duration = Duration::from_secs(60);
 
 /// The programs of one version.
 #[derive(Clone, Debug)]
-pub struct Programs {
+pub(crate) struct Programs {
     bin: PathBuf,
-    pub major: u32,
+    pub(crate) major: u32,
 }
 
 impl Programs {
     /// Every version that is here: fetched ones (`agent/tests/fixtures/fetch-postgres.sh`), and the newest packaged one.
-    pub fn all() -> Vec<Self> {
-        let fetched = std::env::var_os("HASTEWARD_TEST_POSTGRES")
-            .map(PathBuf::from)
-            .unwrap_or_else(|| PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../target/postgres"));
+    pub(crate) fn all() -> Vec<Self> {
+        let fetched = std::env::var_os("HASTEWARD_TEST_POSTGRES").map_or_else(
+            || PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../target/postgres"),
+            PathBuf::from,
+        );
         let mut all: Vec<Self> = (13..=18)
             .map(|major| Self {
                 bin: fetched.join(major.to_string()).join("bin"),
@@ -51,7 +52,7 @@ impl Programs {
     }
 
     /// The newest of Debian's packages, which also has `pg_waldump`, `pg_controldata` and `pg_basebackup`.
-    pub fn packaged() -> Option<Self> {
+    pub(crate) fn packaged() -> Option<Self> {
         let majors = std::fs::read_dir("/usr/lib/postgresql").ok()?;
         let major = majors
             .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
@@ -62,7 +63,7 @@ impl Programs {
         })
     }
 
-    pub fn command(&self, program: &str) -> Command {
+    pub(crate) fn command(&self, program: &str) -> Command {
         let mut command = Command::new(self.bin.join(program));
         command.env("LC_ALL", "C").env("TZ", "UTC").current_dir("/");
         if nix::unistd::geteuid().is_root() {
@@ -72,7 +73,7 @@ impl Programs {
     }
 
     /// Runs a program to its end; its output.
-    pub fn run(&self, program: &str, arguments: &[&str]) -> String {
+    pub(crate) fn run(&self, program: &str, arguments: &[&str]) -> String {
         let output = self.command(program).args(arguments).output().unwrap();
         let text = String::from_utf8_lossy(&output.stdout).into_owned();
         assert!(
@@ -85,15 +86,15 @@ impl Programs {
 }
 
 /// One data directory, with or without a server.
-pub struct Server {
-    pub programs: Programs,
+pub(crate) struct Server {
+    pub(crate) programs: Programs,
     directory: TempDir,
     child: Option<Child>,
 }
 
 impl Server {
     /// A fresh cluster, not started.
-    pub fn init(programs: &Programs, settings: &str) -> Self {
+    pub(crate) fn init(programs: &Programs, settings: &str) -> Self {
         let server = Self::empty(programs);
         let data = server.data();
         let text = data.to_str().unwrap();
@@ -131,7 +132,7 @@ impl Server {
     }
 
     /// A standby of this server: a copy of the data directory, which must not be in use.
-    pub fn standby(&self, name: &str) -> Self {
+    pub(crate) fn standby(&self, name: &str) -> Self {
         assert!(self.child.is_none(), "a cold copy");
         let standby = Self::empty(&self.programs);
         let copied = Command::new("cp")
@@ -146,7 +147,7 @@ impl Server {
     }
 
     /// Makes it follow `primary` from its next start on.
-    pub fn follow(&self, primary: &Self, name: &str) {
+    pub(crate) fn follow(&self, primary: &Self, name: &str) {
         self.write("standby.signal", "");
         let host = primary.directory.path().display();
         self.configure(&format!(
@@ -155,7 +156,7 @@ impl Server {
     }
 
     /// Adds settings; they count from the next start on.
-    pub fn configure(&self, settings: &str) {
+    pub(crate) fn configure(&self, settings: &str) {
         let path = self.data().join("postgresql.conf");
         let before = std::fs::read_to_string(&path).unwrap();
         let socket = self.directory.path().display();
@@ -173,12 +174,12 @@ impl Server {
         }
     }
 
-    pub fn data(&self) -> PathBuf {
+    pub(crate) fn data(&self) -> PathBuf {
         self.directory.path().join("data")
     }
 
     /// A new directory of the server's user beside its data.
-    pub fn outside(&self, name: &str) -> PathBuf {
+    pub(crate) fn outside(&self, name: &str) -> PathBuf {
         let path = self.directory.path().join(name);
         std::fs::create_dir(&path).unwrap();
         if nix::unistd::geteuid().is_root() {
@@ -187,11 +188,11 @@ impl Server {
         path
     }
 
-    pub fn socket(&self) -> PathBuf {
+    pub(crate) fn socket(&self) -> PathBuf {
         self.directory.path().join(".s.PGSQL.5432")
     }
 
-    pub fn log(&self) -> String {
+    pub(crate) fn log(&self) -> String {
         let mut text = String::new();
         if let Ok(mut file) = File::open(self.directory.path().join("log")) {
             file.read_to_string(&mut text).unwrap();
@@ -200,7 +201,7 @@ impl Server {
     }
 
     /// Starts the server and waits until it answers.
-    pub fn start(&mut self) {
+    pub(crate) fn start(&mut self) {
         let _ = std::fs::remove_file(self.data().join("postmaster.pid"));
         let log = File::create(self.directory.path().join("log")).unwrap();
         let mut command = self.programs.command("postgres");
@@ -216,7 +217,7 @@ impl Server {
     }
 
     /// Waits until `done`.
-    pub fn wait(&mut self, mut done: impl FnMut(&mut Self) -> bool) {
+    pub(crate) fn wait(&mut self, mut done: impl FnMut(&mut Self) -> bool) {
         let until = Instant::now() + PATIENCE;
         while !done(self) {
             let ended = self.child.as_mut().and_then(|child| child.try_wait().unwrap());
@@ -227,20 +228,20 @@ impl Server {
     }
 
     /// Sends `signal` to the postmaster.
-    pub fn signal(&self, signal: nix::sys::signal::Signal) {
+    pub(crate) fn signal(&self, signal: nix::sys::signal::Signal) {
         let pid = self.child.as_ref().unwrap().id();
         nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid.cast_signed()), signal).unwrap();
     }
 
     /// A clean, fast shutdown.
-    pub fn stop(&mut self) {
+    pub(crate) fn stop(&mut self) {
         self.signal(nix::sys::signal::Signal::SIGINT);
         let status = self.child.take().unwrap().wait().unwrap();
         assert!(status.success(), "{}", self.log());
     }
 
     /// SIGKILL to the postmaster and everything it started.
-    pub fn kill(&mut self) {
+    pub(crate) fn kill(&mut self) {
         let Some(mut child) = self.child.take() else {
             return;
         };
@@ -254,7 +255,7 @@ impl Server {
     }
 
     /// One query's only value.
-    pub fn sql(&self, query: &str) -> String {
+    pub(crate) fn sql(&self, query: &str) -> String {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()
@@ -285,7 +286,7 @@ impl Server {
     }
 
     /// Promotes and waits until it writes.
-    pub fn promote(&mut self) {
+    pub(crate) fn promote(&mut self) {
         assert_eq!(self.sql("SELECT pg_promote(true, 60)"), "t");
         self.wait(|server| server.sql("SELECT pg_is_in_recovery()") == "f");
     }

@@ -3,11 +3,17 @@
 //! Constant memory: one window of a segment, never a whole record. A record counts when its length, its resource manager,
 //! its link to the record before and its CRC-32C are right; the first one that is not ends the log.
 
+mod assembly;
+mod end;
+
+use assembly::Assembly;
+use end::lsn;
+pub use end::{EndOfWal, Halt};
 use hasteward_proto::primitive::{SystemId, TimelineId, UnixMillis};
 
 use super::lineage::Lineage;
 use super::page::{Magic, PageFault, PageHeader};
-use super::record::{self, HeaderFault, Kind, RecordHeader};
+use super::record::{self, Kind, RecordHeader};
 use super::segment::{BlockSize, SegmentName, SegmentSize};
 use super::source::{SegmentFile, SegmentSource};
 use crate::postgres::bytes::{chunk, u32_at};
@@ -52,80 +58,6 @@ pub struct Position {
     pub previous: Option<u64>,
 }
 
-/// Why no record follows.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum EndOfWal {
-    /// The page is not a page of this log.
-    #[error("page {}: {fault}", lsn(*address))]
-    Page {
-        /// Where it should be.
-        address: u64,
-        /// What is wrong.
-        fault: PageFault,
-    },
-    /// There is no file for the segment.
-    #[error("no segment {0}")]
-    NoSegment(String),
-    /// The file of the segment holds something else.
-    #[error("segment {name}: {fault}")]
-    Segment {
-        /// Its name.
-        name: String,
-        /// What is wrong with its first page.
-        fault: PageFault,
-    },
-    /// The bytes are no record header.
-    #[error("{0}")]
-    Header(HeaderFault),
-    /// A record would start within a page header, or unaligned.
-    #[error("no record can start there")]
-    Offset,
-    /// The page begins with the rest of a record that nobody began.
-    #[error("the page continues another record")]
-    ContinuesAnother,
-    /// The page after does not continue the record.
-    #[error("page {} does not continue the record", lsn(*.0))]
-    NotContinued(u64),
-    /// `xl_prev` does not name the record before.
-    #[error("link to {} instead of the record before", lsn(*.0))]
-    Previous(u64),
-    /// CRC-32C is wrong.
-    #[error("wrong CRC")]
-    Checksum,
-    /// A given-up record is not followed by the record that says so.
-    #[error("a given-up record is not marked as such")]
-    NotOverwritten,
-    /// The timeline was left here, and the newer one's segment is not there.
-    #[error("timeline {0} was left here")]
-    TimelineLeft(TimelineId),
-}
-
-/// Why reading stopped.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Halt {
-    /// The log ends here.
-    End(EndOfWal),
-    /// It could not be read on; says nothing about where the log ends.
-    Failed(Unread),
-}
-
-/// `high/low`, also for zero.
-fn lsn(bytes: u64) -> String {
-    format!("{:X}/{:X}", bytes >> 32, bytes & 0xFFFF_FFFF)
-}
-
-impl From<Unread> for Halt {
-    fn from(unread: Unread) -> Self {
-        Self::Failed(unread)
-    }
-}
-
-impl From<EndOfWal> for Halt {
-    fn from(end: EndOfWal) -> Self {
-        Self::End(end)
-    }
-}
-
 struct OpenSegment {
     number: u64,
     timeline: TimelineId,
@@ -146,48 +78,6 @@ pub struct Reader<'a> {
     window: Vec<u8>,
     window_at: u64,
     window_length: usize,
-}
-
-/// A record that does not lie on one page, as it is put together.
-struct Assembly {
-    head: [u8; record::HEADER],
-    prefix: [u8; record::PREFIX],
-    got: usize,
-    crc: u32,
-}
-
-impl Assembly {
-    const fn new() -> Self {
-        Self {
-            head: [0; record::HEADER],
-            prefix: [0; record::PREFIX],
-            got: 0,
-            crc: 0,
-        }
-    }
-
-    fn feed(&mut self, mut bytes: &[u8]) {
-        if let Some(room) = self.head.get_mut(self.got..).filter(|room| !room.is_empty()) {
-            let count = room.len().min(bytes.len());
-            room[..count].copy_from_slice(&bytes[..count]);
-            self.got += count;
-            bytes = &bytes[count..];
-        }
-        if self.got < record::HEADER || bytes.is_empty() {
-            return;
-        }
-        if let Some(room) = self.prefix.get_mut(self.got - record::HEADER..) {
-            let count = room.len().min(bytes.len());
-            room[..count].copy_from_slice(&bytes[..count]);
-        }
-        self.crc = crc32c::crc32c_append(self.crc, bytes);
-        self.got += bytes.len();
-    }
-
-    /// The header, as soon as all of it is there.
-    fn header(&self) -> Option<Result<RecordHeader, HeaderFault>> {
-        (self.got >= record::HEADER).then(|| RecordHeader::parse(&self.head))
-    }
 }
 
 impl<'a> Reader<'a> {

@@ -2,6 +2,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::postgres::fixture::{Fixture, MAJORS};
+use crate::postgres::wal::record::HeaderFault;
 use crate::postgres::wal::source::MemorySource;
 
 fn geometry(fixture: &Fixture) -> Geometry {
