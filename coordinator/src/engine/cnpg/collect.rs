@@ -13,6 +13,8 @@ use hasteward_verdict::evidence::cnpg::{
 };
 use hasteward_verdict::evidence::{Evidence, UnreadReason};
 
+use tokio::time::Instant;
+
 use super::{CnpgEngine, kubernetes, reading, target};
 use crate::kubernetes::CacheState;
 
@@ -22,13 +24,13 @@ const MARGIN: Duration = Duration::from_millis(500);
 const CONFIRM: Duration = Duration::from_secs(1);
 
 impl CnpgEngine {
-    /// Everything known of `cluster`, within `limit`.
-    pub(super) async fn collect(&self, cluster: &ClusterRef, limit: Duration) -> CnpgEvidence {
+    /// Everything known of `cluster`, by `deadline`.
+    pub(super) async fn collect(&self, cluster: &ClusterRef, deadline: Instant) -> CnpgEvidence {
         let (resource, instances) = self.confirmed(cluster).await;
         let names = instances.unwrap_or_default();
         let instances = names
             .iter()
-            .map(|name| self.instance(cluster, resource.value(), name, limit));
+            .map(|name| self.instance(cluster, resource.value(), name, deadline));
         let mut instances = join_all(instances).await;
         instances.sort_by(|a, b| (a.name.ordinal(), &a.name).cmp(&(b.name.ordinal(), &b.name)));
         let evidence = CnpgEvidence {
@@ -104,7 +106,7 @@ impl CnpgEngine {
         cluster: &ClusterRef,
         resource: Option<&ClusterResource>,
         name: &InstanceName,
-        limit: Duration,
+        deadline: Instant,
     ) -> InstanceEvidence {
         let uid = resource.map_or("", |r| r.uid.as_str());
         let object = self.caches.pods.get(&cluster.namespace, name.as_str());
@@ -126,7 +128,7 @@ impl CnpgEngine {
             _ => None,
         };
         let (disk, server) = if let Some((target, node)) = asked {
-            self.inspect(target, &node, limit).await
+            self.inspect(target, &node, false, deadline).await
         } else {
             let detail = format!("{name} has no pod on a node");
             (
@@ -205,7 +207,8 @@ impl CnpgEngine {
         &self,
         target: hasteward_proto::wire::agent::Target,
         node: &NodeName,
-        limit: Duration,
+        always_scan_wal: bool,
+        deadline: Instant,
     ) -> (DiskEvidence, Evidence<hasteward_verdict::evidence::cnpg::Server>) {
         let budget = u32::try_from(limit.saturating_sub(MARGIN).as_millis()).unwrap_or(u32::MAX);
         let request = InspectPostgresRequest {
@@ -225,13 +228,33 @@ impl CnpgEngine {
         }
     }
 
+    /// Inspects these again, with the scan for the end of WAL that a running server made unnecessary at first.
+    pub(super) async fn scan(&self, evidence: &mut CnpgEvidence, names: &[InstanceName], deadline: Instant) {
+        let cluster = evidence.cluster.clone();
+        let again = evidence.instances.iter().filter(|i| names.contains(&i.name)).map(|instance| async {
+            let pod = self.caches.pods.get(&cluster.namespace, instance.name.as_str())?;
+            let node = instance.node.value()?;
+            let target = target::target(&cluster, &pod, &self.caches);
+            let (disk, server) = self.inspect(target, &node.name, true, deadline).await;
+            Some((instance.name.clone(), disk, server))
+        });
+        let again = join_all(again).await;
+        for (name, disk, server) in again.into_iter().flatten() {
+            if let Some(instance) = evidence.instances.iter_mut().find(|i| i.name == name) {
+                instance.disk = disk;
+                instance.server = server;
+            }
+        }
+        evidence.collected_at = self.clock.now();
+    }
+
     /// Asks the agents what the pure core wants to know, and puts the answers into `evidence`.
-    pub(super) async fn answer(&self, evidence: &mut CnpgEvidence, questions: &[Question], limit: Duration) {
+    pub(super) async fn answer(&self, evidence: &mut CnpgEvidence, questions: &[Question], deadline: Instant) {
         let cluster = evidence.cluster.clone();
         let answers = join_all(
             questions
                 .iter()
-                .map(|question| self.count(&cluster, evidence, question, limit)),
+                .map(|question| self.count(&cluster, evidence, question, deadline)),
         )
         .await;
         for (question, commits) in questions.iter().zip(answers) {
@@ -255,7 +278,7 @@ impl CnpgEngine {
         cluster: &ClusterRef,
         evidence: &CnpgEvidence,
         question: &Question,
-        limit: Duration,
+        deadline: Instant,
     ) -> Evidence<hasteward_verdict::evidence::cnpg::Commits> {
         let node = evidence
             .instances
@@ -272,17 +295,26 @@ impl CnpgEngine {
                 format!("{} has no pod on a node", question.instance),
             );
         };
+        let (limit, budget_ms) = within(deadline);
         let request = CountCommitsRequest {
             target: Some(target::target(cluster, &pod, &self.caches)),
             timeline: question.timeline.get(),
             past_lsn: question.past.bytes(),
-            budget_ms: u32::try_from(limit.saturating_sub(MARGIN).as_millis()).unwrap_or(u32::MAX),
+            budget_ms,
         };
         match self.agents.count_commits(&node.name, request, limit).await {
             Ok(reply) => reading::commits(reply, self.clock.now()),
             Err(error) => Evidence::unread(error.reason(), error.to_string()),
         }
     }
+}
+
+/// What is left until `deadline`: for the call, and for the agent, which must leave time for the way back.
+fn within(deadline: Instant) -> (Duration, u32) {
+    let limit = deadline.saturating_duration_since(Instant::now());
+    // Zero would mean the agent's own default.
+    let budget = u32::try_from(limit.saturating_sub(MARGIN).as_millis()).unwrap_or(u32::MAX).max(1);
+    (limit, budget)
 }
 
 /// A complete list that lacks something proves its absence; an incomplete or interrupted one proves nothing.

@@ -13,11 +13,15 @@ use std::time::Duration;
 use hasteward_proto::failure::{Failure, FailureKind};
 use hasteward_proto::primitive::{ClusterRef, Engine};
 use hasteward_verdict::report::{ClusterRow, TriageReport};
+use tokio::time::Instant;
 
 use self::memory::Memory;
 use super::agents::Agents;
 use crate::clock::Clock;
 use crate::kubernetes::Caches;
+
+/// How often the answers to questions may lead to further questions.
+const MAX_ROUNDS: usize = 4;
 
 /// Triage of CNPG clusters. Cheap to clone.
 #[derive(Clone)]
@@ -44,11 +48,19 @@ impl CnpgEngine {
     /// Evidence, verdict, actions and diagnoses of one cluster, within `limit`. Changes nothing.
     pub async fn triage(&self, cluster: &ClusterRef, limit: Duration) -> Result<TriageReport, Failure> {
         self.known(cluster)?;
-        let mut evidence = self.collect(cluster, limit).await;
+        let deadline = Instant::now() + limit;
+        let mut evidence = self.collect(cluster, deadline).await;
         // The pure core says what it still needs; a healthy cluster needs nothing more.
-        let questions = hasteward_verdict::cnpg::questions(&evidence);
-        if !questions.is_empty() {
-            self.answer(&mut evidence, &questions, limit).await;
+        let unscanned = hasteward_verdict::cnpg::unscanned(&evidence);
+        if !unscanned.is_empty() {
+            self.scan(&mut evidence, &unscanned, deadline).await;
+        }
+        for _ in 0..MAX_ROUNDS {
+            let questions = hasteward_verdict::cnpg::questions(&evidence);
+            if questions.is_empty() {
+                break;
+            }
+            self.answer(&mut evidence, &questions, deadline).await;
         }
         Ok(hasteward_verdict::cnpg::assess(&evidence))
     }
