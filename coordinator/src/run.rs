@@ -60,9 +60,7 @@ async fn serve(args: Args) -> anyhow::Result<()> {
     let shutdown = stop_on_signal()?;
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     let metrics = Arc::new(Metrics::new(env!("CARGO_PKG_VERSION")).context("registering metrics")?);
-    let client = kube::Client::try_default()
-        .await
-        .context("no kubeconfig and no pod account to reach the API server with")?;
+    let client = kubernetes_client().await?;
 
     let caches = Caches::start(&client, &args.own_namespace, &clock, &shutdown);
     let state = Arc::new(State {
@@ -155,6 +153,16 @@ async fn serve(args: Args) -> anyhow::Result<()> {
         .await
         .context("the HTTP server")?
         .context("the HTTP server")
+}
+
+/// A client that does not retry on its own: its default repeats a 503 for many minutes, while triage must say within its
+/// limit what could not be read.
+async fn kubernetes_client() -> anyhow::Result<kube::Client> {
+    let mut config = kube::Config::infer()
+        .await
+        .context("no kubeconfig and no pod account to reach the API server with")?;
+    config.default_retry = false;
+    kube::Client::try_from(config).context("setting up the client of the API server")
 }
 
 fn authority_store(args: &Args, client: &kube::Client) -> Arc<dyn AuthorityStore> {

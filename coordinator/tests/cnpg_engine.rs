@@ -122,6 +122,7 @@ async fn an_api_server_that_fails_bounds_the_time_and_is_said() {
     for rule in [
         r#"[{"prefix": "/", "code": 500}]"#,
         r#"[{"prefix": "/", "code": 410}]"#,
+        r#"[{"prefix": "/", "code": 503}]"#,
         r#"[{"prefix": "/", "delayMs": 60000}]"#,
     ] {
         scene.fault(rule);

@@ -41,7 +41,7 @@ impl Cluster {
             context: global.context.clone(),
             ..KubeConfigOptions::default()
         };
-        let config = match (&global.kubeconfig, &global.context) {
+        let mut config = match (&global.kubeconfig, &global.context) {
             (Some(file), _) => {
                 let kubeconfig = Kubeconfig::read_from(file).map_err(|e| failed(&e))?;
                 kube::Config::from_custom_kubeconfig(kubeconfig, &options)
@@ -53,6 +53,8 @@ impl Cluster {
                 .map_err(|e| failed(&e))?,
             (None, None) => kube::Config::infer().await.map_err(|e| failed(&e))?,
         };
+        // Its default repeats a 503 for many minutes; a person is told instead.
+        config.default_retry = false;
         let client = Client::try_from(config).map_err(|e| failed(&e))?;
         Ok(Self {
             client,

@@ -306,10 +306,11 @@ impl Scene {
         let kubeconfig = directory.path().join("kubeconfig");
         write_admin_kubeconfig(server.api(), &server.url(), &kubeconfig).unwrap();
         let kubeconfig = kube::config::Kubeconfig::read_from(&kubeconfig).unwrap();
-        let config =
+        let mut config =
             kube::Config::from_custom_kubeconfig(kubeconfig, &kube::config::KubeConfigOptions::default())
                 .await
                 .unwrap();
+        config.default_retry = false;
         let client = Client::try_from(config).unwrap();
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
         let shutdown = CancellationToken::new();

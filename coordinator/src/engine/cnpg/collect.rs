@@ -210,11 +210,11 @@ impl CnpgEngine {
         always_scan_wal: bool,
         deadline: Instant,
     ) -> (DiskEvidence, Evidence<hasteward_verdict::evidence::cnpg::Server>) {
-        let budget = u32::try_from(limit.saturating_sub(MARGIN).as_millis()).unwrap_or(u32::MAX);
+        let (limit, budget_ms) = within(deadline);
         let request = InspectPostgresRequest {
             target: Some(target),
-            always_scan_wal: false,
-            budget_ms: budget,
+            always_scan_wal,
+            budget_ms,
         };
         match self.agents.inspect_postgres(node, request, limit).await {
             Ok(reply) => reading::reply(reply),
@@ -231,13 +231,17 @@ impl CnpgEngine {
     /// Inspects these again, with the scan for the end of WAL that a running server made unnecessary at first.
     pub(super) async fn scan(&self, evidence: &mut CnpgEvidence, names: &[InstanceName], deadline: Instant) {
         let cluster = evidence.cluster.clone();
-        let again = evidence.instances.iter().filter(|i| names.contains(&i.name)).map(|instance| async {
-            let pod = self.caches.pods.get(&cluster.namespace, instance.name.as_str())?;
-            let node = instance.node.value()?;
-            let target = target::target(&cluster, &pod, &self.caches);
-            let (disk, server) = self.inspect(target, &node.name, true, deadline).await;
-            Some((instance.name.clone(), disk, server))
-        });
+        let again = evidence
+            .instances
+            .iter()
+            .filter(|i| names.contains(&i.name))
+            .map(|instance| async {
+                let pod = self.caches.pods.get(&cluster.namespace, instance.name.as_str())?;
+                let node = instance.node.value()?;
+                let target = target::target(&cluster, &pod, &self.caches);
+                let (disk, server) = self.inspect(target, &node.name, true, deadline).await;
+                Some((instance.name.clone(), disk, server))
+            });
         let again = join_all(again).await;
         for (name, disk, server) in again.into_iter().flatten() {
             if let Some(instance) = evidence.instances.iter_mut().find(|i| i.name == name) {
@@ -249,7 +253,12 @@ impl CnpgEngine {
     }
 
     /// Asks the agents what the pure core wants to know, and puts the answers into `evidence`.
-    pub(super) async fn answer(&self, evidence: &mut CnpgEvidence, questions: &[Question], deadline: Instant) {
+    pub(super) async fn answer(
+        &self,
+        evidence: &mut CnpgEvidence,
+        questions: &[Question],
+        deadline: Instant,
+    ) {
         let cluster = evidence.cluster.clone();
         let answers = join_all(
             questions
@@ -313,7 +322,9 @@ impl CnpgEngine {
 fn within(deadline: Instant) -> (Duration, u32) {
     let limit = deadline.saturating_duration_since(Instant::now());
     // Zero would mean the agent's own default.
-    let budget = u32::try_from(limit.saturating_sub(MARGIN).as_millis()).unwrap_or(u32::MAX).max(1);
+    let budget = u32::try_from(limit.saturating_sub(MARGIN).as_millis())
+        .unwrap_or(u32::MAX)
+        .max(1);
     (limit, budget)
 }
 
