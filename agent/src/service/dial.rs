@@ -296,17 +296,28 @@ pub async fn run(config: DialConfig, routes: Routes, shutdown: CancellationToken
     let stop = shutdown.clone();
     let keeping = tokio::spawn(async move { stop.run_until_cancelled(Box::pin(identity.keep())).await });
     let mut lines: BTreeMap<SocketAddr, Running> = BTreeMap::new();
+    let pauses = shared.config.pauses;
+    let mut retries = pauses.backoff(shared.instance.seed());
     while !shutdown.is_cancelled() {
-        match addresses(&shared.config).await {
-            Ok(found) => settle(&shared, &mut lines, &found),
-            Err(error) => {
-                let host = &shared.config.coordinator.host;
-                warn!(host, %error, "cannot resolve the coordinator's address");
+        let pause = match addresses(&shared.config).await {
+            Ok(found) if !found.is_empty() => {
+                settle(&shared, &mut lines, &found);
+                retries = pauses.backoff(shared.instance.seed());
+                pauses.resolve_every
             }
-        }
+            // An agent often starts before the coordinator has a name: that must not cost it a whole round.
+            found => {
+                let host = &shared.config.coordinator.host;
+                let error = found
+                    .err()
+                    .map_or_else(|| "it has no address".to_owned(), |error| error.to_string());
+                warn!(host, error, "cannot resolve the coordinator's address");
+                retries.next().unwrap_or(pauses.max).min(pauses.resolve_every)
+            }
+        };
         tokio::select! {
             () = shutdown.cancelled() => break,
-            () = tokio::time::sleep(shared.config.pauses.resolve_every) => {}
+            () = tokio::time::sleep(pause) => {}
             () = shared.unsettled.notified() => {
                 let pause = MIN_RESOLVE_PAUSE.min(shared.config.pauses.resolve_every);
                 shutdown.run_until_cancelled(tokio::time::sleep(pause)).await;

@@ -241,6 +241,21 @@ async fn the_agent_returns_to_a_restarted_coordinator() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn an_agent_that_starts_before_the_coordinator_has_a_name_does_not_wait_for_the_next_look() {
+    let coordinator = Coordinator::start(authority(), &Arc::new(FakeReviewer::default())).await;
+    let dir = tempfile::tempdir().unwrap();
+    let addresses = Addresses::default();
+    let agent = TestAgent::new("n1");
+    let mut config = config("n1", &addresses, files(&dir, &coordinator.authority, "n1"));
+    config.pauses.resolve_every = Duration::from_secs(3600);
+    let _running = RunningAgent::start(config, &agent);
+    // Long enough for a first look that finds no name; were it shorter, the test would only prove less.
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    addresses.set(coordinator.address);
+    coordinator.connected("n1").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn every_replica_gets_a_connection() {
     let reviewer = Arc::new(FakeReviewer::default());
     let one = Coordinator::start(authority(), &reviewer).await;

@@ -50,7 +50,12 @@ fn manifest(options: &UpOptions) -> Value {
             "bootstrap": { "initdb": { "database": "app", "owner": "app" } },
             "postgresql": { "parameters": {
                 // Small, because every lab pays for it in time and disk.
-                "shared_buffers": "32MB", "max_wal_size": "128MB", "min_wal_size": "32MB", "wal_keep_size": "0" } },
+                "shared_buffers": "32MB", "max_wal_size": "128MB", "min_wal_size": "32MB",
+                // Without an archive a former primary can be rewound, and commits past a fork be counted, only from WAL that is kept.
+                "wal_keep_size": "64MB" } },
+            // The defaults of 180 s and 15 s would be most of every failover.
+            "smartShutdownTimeout": 5,
+            "primaryLease": { "leaseDurationSeconds": 3, "renewDeadlineSeconds": 2, "retryPeriodSeconds": 1 },
         }
     });
     if options.wal_volume {

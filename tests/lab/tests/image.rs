@@ -11,7 +11,12 @@ fn assemble(component: &str, into: &Path) -> Output {
     let repository = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../..");
     let binaries = program("hasteward-agent").unwrap().parent().unwrap().to_owned();
     let script = repository.join("deploy/image/assemble.sh");
-    Command::new(script).arg(component).arg(binaries).arg(into).output().unwrap()
+    Command::new(script)
+        .arg(component)
+        .arg(binaries)
+        .arg(into)
+        .output()
+        .unwrap()
 }
 
 #[test]
@@ -19,15 +24,27 @@ fn each_program_starts_in_its_image() {
     for component in ["agent", "coordinator"] {
         let root = tempfile::tempdir().unwrap();
         let assembled = assemble(component, root.path());
-        assert!(assembled.status.success(), "{}", String::from_utf8_lossy(&assembled.stderr));
+        assert!(
+            assembled.status.success(),
+            "{}",
+            String::from_utf8_lossy(&assembled.stderr)
+        );
         let program = format!("/bin/hasteward-{component}");
         let run = |user: &str| {
-            let output = Command::new("chroot").arg(format!("--userspec={user}")).arg(root.path()).args([&program, "--version"]).output();
+            let output = Command::new("chroot")
+                .arg(format!("--userspec={user}"))
+                .arg(root.path())
+                .args([&program, "--version"])
+                .output();
             output.unwrap()
         };
         for user in ["0:0", "65532:65532"] {
             let output = run(user);
-            assert!(output.status.success(), "{component} as {user}: {}", String::from_utf8_lossy(&output.stderr));
+            assert!(
+                output.status.success(),
+                "{component} as {user}: {}",
+                String::from_utf8_lossy(&output.stderr)
+            );
             assert!(String::from_utf8_lossy(&output.stdout).starts_with(&format!("hasteward-{component} ")));
         }
     }

@@ -217,11 +217,8 @@ fn why(report: &TriageReport) -> String {
                 let _ = writeln!(text, "  {}: {reason}", instance.instance);
             }
         }
-        for unread in &instance.unread {
-            let line = format!(
-                "{}: {} not read: {}",
-                instance.instance, unread.item, unread.why.detail
-            );
+        for (detail, items) in unread(instance) {
+            let line = format!("{}: {} not read: {detail}", instance.instance, several(&items));
             let _ = writeln!(text, "  {}", styled(DIM, line));
         }
     }
@@ -229,6 +226,30 @@ fn why(report: &TriageReport) -> String {
         text
     } else {
         format!("\n{text}")
+    }
+}
+
+/// What could not be read of an instance, by why.
+fn unread(instance: &InstanceReport) -> Vec<(&str, Vec<&str>)> {
+    let mut by_detail: Vec<(&str, Vec<&str>)> = Vec::new();
+    for unread in &instance.unread {
+        match by_detail
+            .iter_mut()
+            .find(|(detail, _)| *detail == unread.why.detail)
+        {
+            Some((_, items)) => items.push(&unread.item),
+            None => by_detail.push((&unread.why.detail, vec![&unread.item])),
+        }
+    }
+    by_detail
+}
+
+/// `a, b and 3 more`.
+fn several(items: &[&str]) -> String {
+    const NAMED: usize = 3;
+    match items.len() {
+        0..=NAMED => items.join(", "),
+        all => format!("{} and {} more", items[..NAMED].join(", "), all - NAMED),
     }
 }
 

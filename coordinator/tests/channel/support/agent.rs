@@ -92,7 +92,12 @@ pub(crate) struct Addresses(pub(crate) Arc<Mutex<Vec<SocketAddr>>>);
 #[tonic::async_trait]
 impl Resolver for Addresses {
     async fn resolve(&self, _: &CoordinatorAddress) -> io::Result<Vec<SocketAddr>> {
-        Ok(self.0.lock().unwrap().clone())
+        let known = self.0.lock().unwrap().clone();
+        if known.is_empty() {
+            Err(io::Error::other("no such name yet"))
+        } else {
+            Ok(known)
+        }
     }
 }
 
