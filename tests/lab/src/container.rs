@@ -28,7 +28,9 @@ const COMMAND_DEADLINE: Duration = Duration::from_secs(120);
 #[derive(Debug, Clone)]
 pub struct Container {
     instance: String,
-    /// Host process id of the container's process 1: the instance manager.
+    /// uid and gid of the database in it.
+    user: &'static str,
+    /// Host process id of the container's process 1: for PostgreSQL the instance manager.
     init: i32,
     /// Every process of the container.
     processes: Vec<i32>,
@@ -37,6 +39,16 @@ pub struct Container {
 impl Container {
     /// Finds the running `postgres` container of an instance.
     pub async fn of(client: &Client, instance: &str) -> anyhow::Result<Self> {
+        Self::named(client, instance, "postgres", POSTGRES_UID).await
+    }
+
+    /// Finds a running container of a pod; programs run in it as `user` (uid and gid).
+    pub async fn named(
+        client: &Client,
+        instance: &str,
+        container: &str,
+        user: &'static str,
+    ) -> anyhow::Result<Self> {
         let pods: Api<Pod> = Api::namespaced(client.clone(), cnpg::NAMESPACE);
         let pod = pods
             .get(instance)
@@ -46,8 +58,8 @@ impl Container {
             .status
             .and_then(|status| status.container_statuses)
             .unwrap_or_default();
-        let postgres = statuses.iter().find(|status| status.name == "postgres");
-        let running = postgres.filter(|s| s.state.as_ref().is_some_and(|state| state.running.is_some()));
+        let status = statuses.iter().find(|status| status.name == container);
+        let running = status.filter(|s| s.state.as_ref().is_some_and(|state| state.running.is_some()));
         let id = running
             .and_then(|s| s.container_id.as_deref())
             .and_then(|id| id.rsplit('/').next());
@@ -70,6 +82,7 @@ impl Container {
             .find(|pid| innermost_pid(*pid) == Some(1));
         Ok(Self {
             instance: instance.to_owned(),
+            user,
             init: init.with_context(|| format!("{instance}: no process of container {id}"))?,
             processes: processes.into_iter().map(|(_, pid)| pid).collect(),
         })
@@ -96,6 +109,10 @@ impl Container {
 
     /// Runs a program in the container's namespaces as the database's user and returns its standard output.
     pub async fn run(&self, program: &str, arguments: &[&str], input: &str) -> anyhow::Result<String> {
+        let mut path = "/usr/bin:/bin".to_owned();
+        if let Ok(programs) = image::postgres_programs() {
+            path = format!("{}:{path}", programs.display());
+        }
         let mut child = Command::new("nsenter")
             .args([
                 "--target",
@@ -107,13 +124,10 @@ impl Container {
                 "--root",
                 "--wd=/",
             ])
-            .args(["--setuid", POSTGRES_UID, "--setgid", POSTGRES_UID, "--", program])
+            .args(["--setuid", self.user, "--setgid", self.user, "--", program])
             .args(arguments)
             .env_clear()
-            .env(
-                "PATH",
-                format!("{}:/usr/bin:/bin", image::postgres_programs()?.display()),
-            )
+            .env("PATH", path)
             .env("LC_ALL", "C")
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())

@@ -58,7 +58,9 @@ async fn show(which: &Which, preparation: &Preparation) -> anyhow::Result<()> {
     let tell = |line: &str| anstream::println!("  {}", dim(line));
     step("Preparing");
     if !preparation.no_prep {
-        prepare::machine(&tell).await.context("prepare this machine")?;
+        prepare::machine(prepare::Galera::NotWanted, &tell)
+            .await
+            .context("prepare this machine")?;
     }
     tell("building");
     prepare::programs().await?;

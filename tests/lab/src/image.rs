@@ -14,6 +14,10 @@ use crate::supervise::program;
 
 /// Image of a PostgreSQL instance.
 pub const POSTGRES: &str = "lab/cnpg";
+/// Image of a MariaDB server.
+pub const MARIADB: &str = "lab/mariadb";
+/// Image of mariadb-operator's data plane.
+pub const MARIADB_OPERATOR: &str = "lab/mariadb-operator";
 /// Image of the agent.
 pub const AGENT: &str = "lab/hasteward-agent";
 /// Image of the coordinator.
@@ -120,8 +124,51 @@ pub fn postgres_programs() -> anyhow::Result<PathBuf> {
     Ok(Path::new(POSTGRES_VERSIONS).join(newest.to_string()).join("bin"))
 }
 
-/// Writes `images.json`. PostgreSQL and hasteward are only needed by labs that run them.
-pub fn write(place: &Place, postgres: bool, hasteward: bool) -> anyhow::Result<()> {
+/// What the image of MariaDB reads first: both directories of configuration that the operator mounts.
+const MY_CNF: &str = "[client-server]\nsocket = /run/mysqld/mysqld.sock\n\n[mariadb]\npid-file = /run/mysqld/mysqld.pid\n\n\
+                      !includedir /etc/mysql/conf.d/\n!includedir /etc/mysql/mariadb.conf.d/\n";
+/// The server, its provider, and what state transfers need.
+const MARIADB_FILES: [&str; 5] = [
+    "/usr/sbin/mariadbd",
+    "/usr/lib/galera/libgalera_smm.so",
+    "/usr/bin/mariadb-backup",
+    "/usr/bin/rsync",
+    "/usr/bin/socat",
+];
+
+/// Says what is missing for MariaDB with Galera on this machine.
+pub fn mariadb_programs() -> anyhow::Result<()> {
+    match MARIADB_FILES.iter().find(|file| !Path::new(file).exists()) {
+        None => Ok(()),
+        Some(file) => anyhow::bail!(
+            "{file} is missing: install mariadb-server, galera-4, mariadb-backup, rsync and socat"
+        ),
+    }
+}
+
+fn mariadb() -> anyhow::Result<Image> {
+    let mut image = Image::of_host()
+        .with_program("hasteward-lab-standins", "/standins")?
+        .with_user(
+            "mysql:x:999:999:MariaDB Server:/home/mysql:/bin/sh\n",
+            "mysql:x:999:\n",
+        );
+    image.entrypoint = vec!["/standins", "mariadb-entrypoint"];
+    image.files.insert("/etc/mysql/my.cnf", MY_CNF.to_owned());
+    // The server refuses to start when a directory that is to be included does not exist.
+    for file in [
+        "/etc/mysql/conf.d/image.cnf",
+        "/etc/mysql/mariadb.conf.d/image.cnf",
+    ] {
+        image
+            .files
+            .insert(file, "# Hidden by the operator's volume.\n".to_owned());
+    }
+    Ok(image)
+}
+
+/// Writes `images.json`. Databases and hasteward are only needed by labs that run them.
+pub fn write(place: &Place, postgres: bool, galera: bool, hasteward: bool) -> anyhow::Result<()> {
     let mut images = BTreeMap::new();
     images.insert(BASE, Image::of_host());
     if postgres {
@@ -136,6 +183,11 @@ pub fn write(place: &Place, postgres: bool, hasteward: bool) -> anyhow::Result<(
         let path = image.env.entry("PATH").or_default();
         *path = format!("{programs}:{path}");
         images.insert(POSTGRES, image);
+    }
+    if galera {
+        mariadb_programs()?;
+        images.insert(MARIADB, mariadb()?);
+        images.insert(MARIADB_OPERATOR, mariadb()?);
     }
     if hasteward {
         let agent = Image::of_host()

@@ -10,6 +10,7 @@ pub mod demo;
 pub mod deploy;
 pub mod down;
 pub mod fault;
+pub mod galera;
 pub mod image;
 pub mod kubernetes;
 mod lab;

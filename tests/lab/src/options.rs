@@ -63,7 +63,17 @@ macro_rules! display_as_flag_value {
         }
     )*};
 }
-display_as_flag_value!(CgroupDriver, Runtime, Storage);
+display_as_flag_value!(CgroupDriver, Runtime, Storage, Sst);
+
+/// How a Galera node copies all data to another (`spec.galera.sst`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum Sst {
+    /// Quick; the donor takes no writes meanwhile.
+    Rsync,
+    /// The operator's default; at least ten seconds.
+    Mariabackup,
+}
 
 /// Which lab, on every command.
 #[derive(Debug, Clone, Args)]
@@ -92,6 +102,14 @@ pub struct UpOptions {
     /// Give each PostgreSQL instance a second volume for its WAL
     #[arg(long)]
     pub wal_volume: bool,
+    /// Nodes of a MariaDB Galera cluster `maria` in namespace `db`; 0 for none
+    #[arg(long, default_value_t = 0, value_name = "N", value_parser = clap::value_parser!(u8).range(0..=9))]
+    #[serde(default)]
+    pub galera: u8,
+    /// How Galera nodes copy all data
+    #[arg(long, default_value_t = Sst::Rsync)]
+    #[serde(default = "rsync")]
+    pub sst: Sst,
     /// Nodes of the lab
     #[arg(long, default_value_t = 3, value_name = "N", value_parser = clap::value_parser!(u8).range(1..=9))]
     pub nodes: u8,
@@ -115,6 +133,11 @@ pub struct UpOptions {
     pub attached: bool,
 }
 
+/// Of labs that were brought up before there was a choice.
+fn rsync() -> Sst {
+    Sst::Rsync
+}
+
 impl Default for UpOptions {
     fn default() -> Self {
         Self::NOTHING
@@ -126,6 +149,8 @@ impl UpOptions {
     pub const NOTHING: Self = Self {
         pg: 0,
         wal_volume: false,
+        galera: 0,
+        sst: Sst::Rsync,
         nodes: 3,
         cgroup_driver: CgroupDriver::Systemd,
         runtime: Runtime::Containerd,

@@ -20,6 +20,15 @@ const PACKAGES: [(&str, &str); 5] = [
     ("e2fsprogs", "mkfs.ext4"),
     ("procps", "ps"),
 ];
+/// Whether MariaDB Galera will run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Galera {
+    /// Install it as well.
+    Wanted,
+    /// PostgreSQL alone.
+    NotWanted,
+}
+
 /// Nice to have: some releases have no such package.
 const OPTIONAL: (&str, &str) = ("kubernetes-client", "kubectl");
 /// Where programs are looked for.
@@ -39,15 +48,34 @@ const POLICY_CONTENT: &str =
 /// Read by Debian's postgresql-common when a server package is installed.
 const CREATE_CLUSTER: &str = "/etc/postgresql-common/createcluster.conf";
 
+/// What labs with MariaDB Galera need besides: the server, its provider and what its state transfers run.
+const GALERA_PACKAGES: [(&str, &str); 6] = [
+    ("mariadb-server", "mariadbd"),
+    ("mariadb-client", "mariadb"),
+    ("mariadb-backup", "mariadb-backup"),
+    ("rsync", "rsync"),
+    ("socat", "socat"),
+    ("lsof", "lsof"),
+];
+/// The provider has no program of its own.
+const PROVIDER: (&str, &str) = ("galera-4", "/usr/lib/galera/libgalera_smm.so");
+
 /// Installs what is missing. Needs root and apt only if something is.
-pub async fn machine(tell: Tell<'_>) -> anyhow::Result<()> {
-    let mut missing: Vec<&str> = PACKAGES
+pub async fn machine(galera: Galera, tell: Tell<'_>) -> anyhow::Result<()> {
+    let mut packages = PACKAGES.to_vec();
+    if galera == Galera::Wanted {
+        packages.extend(GALERA_PACKAGES);
+    }
+    let mut missing: Vec<&str> = packages
         .iter()
         .filter(|(_, program)| !has_program(program))
         .map(|(package, _)| *package)
         .collect();
     if image::postgres_programs().is_err() {
         missing.push("postgresql");
+    }
+    if galera == Galera::Wanted && !Path::new(PROVIDER.1).exists() {
+        missing.push(PROVIDER.0);
     }
     let optional = (!has_program(OPTIONAL.1) && has_program("apt-get")).then_some(OPTIONAL.0);
     if missing.is_empty() && optional.is_none() {

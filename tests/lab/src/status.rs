@@ -10,7 +10,7 @@ use kube::{Client, ResourceExt as _};
 use crate::place::Place;
 use crate::process::ProcessIdentity;
 use crate::supervise::report::Report;
-use crate::{cnpg, kubernetes};
+use crate::{cnpg, galera, kubernetes};
 
 /// Whether a lab is as it should be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -105,6 +105,29 @@ async fn objects(client: &Client, out: &mut impl Write) -> anyhow::Result<()> {
                 format!("{ready}/{wanted}"),
                 text("currentPrimary"),
                 text("phase")
+            )?;
+        }
+    }
+    if let Ok(clusters) = galera::clusters(client).list(&everything).await
+        && !clusters.items.is_empty()
+    {
+        writeln!(out, "\n{}", heading("MARIADB          READY  PRIMARY     STATUS"))?;
+        for cluster in clusters {
+            let ready = cluster.data["status"]["replicas"].as_u64().unwrap_or(0);
+            let wanted = cluster.data["spec"]["replicas"].as_u64().unwrap_or(0);
+            let primary = cluster.data["status"]["currentPrimary"].as_str().unwrap_or("-");
+            let conditions = cluster.data["status"]["conditions"].as_array();
+            let says = conditions
+                .into_iter()
+                .flatten()
+                .find(|condition| condition["type"] == "Ready")
+                .and_then(|condition| condition["message"].as_str())
+                .unwrap_or("-");
+            let name = format!("{}/{}", cnpg::NAMESPACE, cluster.name_any());
+            writeln!(
+                out,
+                "{name:<16} {:<6} {primary:<11} {says}",
+                format!("{ready}/{wanted}")
             )?;
         }
     }

@@ -13,7 +13,9 @@ use crate::run::{bold, red};
 pub async fn run(order: &Test) -> anyhow::Result<ExitCode> {
     let tell = |line: &str| anstream::println!("• {line}");
     if !order.preparation.no_prep {
-        prepare::machine(&tell).await.context("prepare this machine")?;
+        prepare::machine(prepare::Galera::Wanted, &tell)
+            .await
+            .context("prepare this machine")?;
         install_nextest()?;
     }
     // Tests start the workspace's programs by path, those of other packages included.

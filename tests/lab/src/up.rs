@@ -13,7 +13,7 @@ use crate::place::Place;
 use crate::process::{ProcessIdentity, write_whole};
 use crate::supervise::{self, report::Report};
 use crate::wait::{Look, until};
-use crate::{cnpg, deploy, down, image, kubernetes};
+use crate::{cnpg, deploy, down, galera, image, kubernetes};
 
 /// How long the supervisor may take to start every process.
 const START_DEADLINE: Duration = Duration::from_secs(60);
@@ -67,7 +67,7 @@ pub async fn up(
         fs::create_dir_all(place.node(&node))?;
     }
     write_whole(&place.options(), &serde_json::to_vec_pretty(options)?)?;
-    image::write(&place, options.pg > 0, !options.bare)?;
+    image::write(&place, options.pg > 0, options.galera > 0, !options.bare)?;
     // Bound before the supervisor connects; the caller's process holds it until it ends.
     if ownership == Ownership::Lifeline {
         hold_lifeline(&place.lifeline())?;
@@ -102,6 +102,15 @@ async fn fill(client: &Client, place: &Place, options: &UpOptions, tell: Tell<'_
         ));
         cnpg::create(client, options).await?;
     }
+    if options.galera > 0 {
+        tell(&format!(
+            "creating MariaDB Galera cluster {}/{} with {} nodes",
+            cnpg::NAMESPACE,
+            galera::CLUSTER,
+            options.galera
+        ));
+        galera::create(client, options).await?;
+    }
     if !options.bare {
         tell("installing hasteward: one agent a node, one coordinator");
         deploy::hasteward(client, place).await?;
@@ -109,6 +118,10 @@ async fn fill(client: &Client, place: &Place, options: &UpOptions, tell: Tell<'_
     if options.pg > 0 {
         tell("waiting for PostgreSQL to replicate to every instance");
         cnpg::healthy(client, options.pg).await?;
+    }
+    if options.galera > 0 {
+        tell("waiting for every Galera node to be Synced");
+        galera::healthy(client, options.galera).await?;
     }
     if !options.bare {
         deploy::hasteward_ready(client, options.nodes).await?;

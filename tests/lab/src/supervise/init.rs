@@ -79,7 +79,11 @@ impl Supervisor<'_> {
         private_proc()?;
         network::prepare_lab()?;
         self.start_api_server()?;
-        for user in ["controllers", "cnpg-operator"] {
+        let mut standins = vec!["controllers", "cnpg-operator"];
+        if self.options.galera > 0 {
+            standins.push("mariadb-operator");
+        }
+        for user in standins {
             self.sign_client(user, &format!("system:lab:{user}"))?;
             let mut command = Command::new(program("hasteward-lab-standins")?);
             command
@@ -94,6 +98,9 @@ impl Supervisor<'_> {
                 command
                     .arg("--daemon-set-kubeconfig")
                     .arg(self.place.client_kubeconfig(name));
+            }
+            if user == "mariadb-operator" {
+                command.args(crate::galera::OPERATOR_FLAGS);
             }
             self.spawn(user, &mut command)?;
         }

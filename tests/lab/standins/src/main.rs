@@ -2,7 +2,7 @@
 //! manager is inside a container.
 
 use clap::{Parser, Subcommand};
-use hasteward_lab_standins::{controllers, manager, operator};
+use hasteward_lab_standins::{controllers, manager, mariadb, operator};
 use std::path::Path;
 use std::process::ExitCode;
 
@@ -21,6 +21,14 @@ enum Standin {
     CnpgOperator(operator::Args),
     /// The CloudNativePG instance manager.
     CnpgManager(manager::Args),
+    /// mariadb-operator.
+    MariadbOperator(mariadb::operator::Args),
+    /// The init container of mariadb-operator's pods.
+    MariadbInit(mariadb::init::Args),
+    /// The agent of mariadb-operator's pods.
+    MariadbAgent(mariadb::agent::Args),
+    /// The entrypoint of the MariaDB image.
+    MariadbEntrypoint(mariadb::entrypoint::Args),
 }
 
 #[derive(Parser)]
@@ -45,5 +53,9 @@ fn main() -> ExitCode {
         Standin::Controllers(args) => hasteward_lab_standins::process::run(controllers::run(args)),
         Standin::CnpgOperator(args) => hasteward_lab_standins::process::run(operator::run(args)),
         Standin::CnpgManager(args) => manager::main(args),
+        Standin::MariadbOperator(args) => hasteward_lab_standins::process::run(mariadb::operator::run(args)),
+        Standin::MariadbInit(args) => hasteward_lab_standins::process::run(mariadb::init::run(args)),
+        Standin::MariadbAgent(args) => hasteward_lab_standins::process::run(mariadb::agent::run(args)),
+        Standin::MariadbEntrypoint(args) => mariadb::entrypoint::main(&args),
     }
 }

@@ -339,8 +339,16 @@ impl Runner {
             &namespace,
             &self.shared.pod.name_any(),
         );
+        // The pod's main container: the first one, as kubectl sees it. Others (an agent beside a server) live on.
+        let main = self
+            .shared
+            .pod
+            .spec
+            .as_ref()
+            .and_then(|spec| spec.containers.first())
+            .is_some_and(|first| first.name == self.container.name);
         let crash = async {
-            if self.role == Role::Main {
+            if self.role == Role::Main && main {
                 fault::crash_ordered(&order).await;
             } else {
                 std::future::pending::<()>().await;

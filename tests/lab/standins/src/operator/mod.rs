@@ -15,6 +15,8 @@ mod work;
 pub use claims::{Claim, ClaimRole, ClaimStatus, Classification, classify};
 pub use election::{Candidate, Decision, Roles, decide, sort};
 
+pub(crate) use resources::{ensure, ensure_root_ca};
+
 use crate::cnpg::{Cluster, Scope};
 use anyhow::Context;
 use futures::StreamExt;

@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 use std::fmt::Debug;
 
 /// Creates an object unless it exists; `true` when it was created.
-pub(super) async fn ensure<K>(scope: &Scope, object: Value) -> anyhow::Result<bool>
+pub(crate) async fn ensure<K>(scope: &Scope, object: Value) -> anyhow::Result<bool>
 where
     K: Resource<Scope = NamespaceResourceScope> + Clone + Debug + DeserializeOwned + Serialize,
     K::DynamicType: Default,
@@ -130,7 +130,7 @@ fn role(cluster: &Cluster) -> anyhow::Result<Value> {
 }
 
 /// The API server's CA where pods look for it. A real cluster publishes it in every namespace.
-pub(super) async fn ensure_root_ca(scope: &Scope) -> anyhow::Result<()> {
+pub(crate) async fn ensure_root_ca(scope: &Scope) -> anyhow::Result<()> {
     const NAME: &str = "kube-root-ca.crt";
     if scope.api::<ConfigMap>().get_opt(NAME).await?.is_some() {
         return Ok(());
