@@ -116,6 +116,42 @@ pub async fn machine(galera: Galera, tell: Tell<'_>) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// Scripts that fetch what some tests compare with, and the program that each needs.
+const FIXTURES: [(&str, &str, &str); 2] = [
+    (
+        "tests/lab/apiserver/tests/fetch-kubectl.sh",
+        "target/kubectl",
+        "apt-get",
+    ),
+    ("agent/tests/fixtures/fetch-postgres.sh", "target/postgres", "npm"),
+];
+
+/// Fetches other releases of kubectl and PostgreSQL for the tests. Tests that miss something say so, and fail in CI where it
+/// is required: nothing fails here.
+pub async fn fixtures(tell: Tell<'_>) {
+    let workspace = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+    for (script, directory, program) in FIXTURES {
+        if !has_program(program) {
+            tell(&format!("no {program} here: {script} is left out"));
+            continue;
+        }
+        let fetched = Command::new("sh")
+            .arg(workspace.join(script))
+            .arg(workspace.join(directory))
+            .stdin(Stdio::null())
+            .output()
+            .await;
+        match fetched {
+            Ok(output) if output.status.success() => {}
+            Ok(output) => tell(&format!(
+                "{script}: {}",
+                String::from_utf8_lossy(&output.stderr).trim()
+            )),
+            Err(error) => tell(&format!("{script}: {error}")),
+        }
+    }
+}
+
 fn install(packages: &[&str]) -> Vec<String> {
     let words = [
         "install",

@@ -16,6 +16,7 @@ pub async fn run(order: &Test) -> anyhow::Result<ExitCode> {
         prepare::machine(prepare::Galera::Wanted, &tell)
             .await
             .context("prepare this machine")?;
+        prepare::fixtures(&tell).await;
         install_nextest()?;
     }
     // Tests start the workspace's programs by path, those of other packages included.

@@ -6,6 +6,9 @@
 set -eu
 dir=${1:?usage: fetch-kubectl.sh <dir>}
 keyring=/usr/share/keyrings/debian-archive-keyring.gpg
+# The archive that this machine's apt uses already.
+archive=$(apt-get indextargets --format '$(REPO_URI)' | grep '/debian/*$' | head -n 1)
+[ -n "$archive" ] || { echo "apt on this machine uses no Debian archive: no kubectl of other releases" >&2; exit 1; }
 [ -r "$keyring" ] || { echo "$keyring is missing: install debian-archive-keyring" >&2; exit 1; }
 for release in bookworm trixie; do
     [ -x "$dir/$release/usr/bin/kubectl" ] && continue
