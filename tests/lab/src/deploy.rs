@@ -5,13 +5,14 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use anyhow::{Context as _, bail};
+use anyhow::{Context as _, bail, ensure};
 use k8s_openapi::api::apps::v1::{DaemonSet, Deployment};
 use kube::Client;
 use kube::api::Api;
 use serde_json::{Value, json};
 
 use crate::place::Place;
+use crate::supervise::program;
 use crate::wait::{Look, until};
 use crate::{cnpg, image, kubernetes};
 
@@ -73,14 +74,15 @@ pub async fn hasteward(client: &Client, place: &Place) -> anyhow::Result<()> {
     let paths = host_paths(place);
     for object in &mut objects {
         adapt(object, &paths);
+        allow_host_path_volumes(object, place);
     }
     kubernetes::apply_all(client, objects)
         .await
         .context("apply hasteward's manifests")
 }
 
-/// Waits until an agent runs on every node and the coordinator is available.
-pub async fn hasteward_ready(client: &Client, nodes: u8) -> anyhow::Result<()> {
+/// Waits until an agent runs on every node, the coordinator is available and every agent has connected to it.
+pub async fn hasteward_ready(client: &Client, place: &Place, nodes: u8) -> anyhow::Result<()> {
     let agents: Api<DaemonSet> = Api::namespaced(client.clone(), NAMESPACE);
     let coordinators: Api<Deployment> = Api::namespaced(client.clone(), NAMESPACE);
     until("hasteward's agents and coordinator", READY_DEADLINE, async || {
@@ -95,16 +97,39 @@ pub async fn hasteward_ready(client: &Client, nodes: u8) -> anyhow::Result<()> {
             .status
             .and_then(|status| status.available_replicas)
             .unwrap_or(0);
-        Ok(if ready == i32::from(nodes) && available >= wanted {
+        if ready != i32::from(nodes) || available < wanted {
+            let seen =
+                format!("{ready} of {nodes} agents ready, {available} of {wanted} coordinators available");
+            return Ok(Look::NotYet(seen));
+        }
+        let connected = connected_agents(place).await?;
+        Ok(if connected == usize::from(nodes) {
             Look::Done(())
         } else {
-            Look::NotYet(format!(
-                "{ready} of {nodes} agents ready, {available} of {wanted} coordinators available"
-            ))
+            Look::NotYet(format!("{connected} of {nodes} agents connected"))
         })
     })
     .await?;
     Ok(())
+}
+
+/// How many agents the coordinator has a connection of, as its own command line tells.
+async fn connected_agents(place: &Place) -> anyhow::Result<usize> {
+    let output = tokio::process::Command::new(program("hasteward")?)
+        .args(["get", "agents", "--output", "json"])
+        .env("KUBECONFIG", place.kubeconfig())
+        .stdin(std::process::Stdio::null())
+        .kill_on_drop(true)
+        .output()
+        .await?;
+    let errors = String::from_utf8_lossy(&output.stderr);
+    ensure!(output.status.success(), "hasteward get agents: {}", errors.trim());
+    let answer: Value = serde_json::from_slice(&output.stdout).context("answer of hasteward get agents")?;
+    let agents = answer["data"]["agents"].as_array().context("no list of agents")?;
+    Ok(agents
+        .iter()
+        .filter(|agent| agent["state"] == "connected")
+        .count())
 }
 
 /// Every object in the YAML files of a directory, in the order of the file names. `kustomization.yaml` is no object.
@@ -178,6 +203,32 @@ fn adapt(object: &mut Value, paths: &BTreeMap<String, String>) {
             }
         }
     }
+}
+
+/// Lets the agents read hostPath volumes, as an administrator with such a StorageClass would.
+fn allow_host_path_volumes(object: &mut Value, place: &Place) {
+    if object["kind"] != "DaemonSet" || object["metadata"]["name"] != AGENT {
+        return;
+    }
+    let root = place.own_node().join("hostpath");
+    let pod = &mut object["spec"]["template"]["spec"];
+    let mut push = |pointer: &str, value: Value| {
+        if let Some(list) = pod.pointer_mut(pointer).and_then(Value::as_array_mut) {
+            list.push(value);
+        }
+    };
+    push(
+        "/containers/0/args",
+        json!(format!("--allowed-volume-root={}", root.display())),
+    );
+    push(
+        "/containers/0/volumeMounts",
+        json!({ "name": "host-path-volumes", "mountPath": root, "readOnly": true, "mountPropagation": "HostToContainer" }),
+    );
+    push(
+        "/volumes",
+        json!({ "name": "host-path-volumes", "hostPath": { "path": root, "type": "DirectoryOrCreate" } }),
+    );
 }
 
 #[cfg(test)]

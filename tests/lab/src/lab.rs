@@ -183,7 +183,7 @@ impl Lab {
                     .spec
                     .and_then(|spec| spec.volume_name)
                     .context("a claim without a volume")?;
-                directories.push(self.place.state().join("volumes").join(volume));
+                directories.push(self.place.from_host(&self.place.volumes().join(volume))?);
             }
         }
         Files::take(&directories)

@@ -4,6 +4,8 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
+use crate::process::ProcessIdentity;
+
 /// Below this directory every lab has its own. `HASTEWARD_LAB_ROOT` overrides it.
 ///
 /// Not `/run`: that is a small tmpfs on many machines, and databases live here.
@@ -141,6 +143,30 @@ impl Place {
         self.state().join("clients").join(user)
     }
 
+    /// A file system of the lab's own, as a sparse file: how full the machine's is must not show in a triage.
+    #[must_use]
+    pub fn disk_image(&self) -> PathBuf {
+        self.state().join("disk.img")
+    }
+
+    /// Where it is mounted in the lab's mount namespace.
+    #[must_use]
+    pub fn disk(&self) -> PathBuf {
+        self.state().join("disk")
+    }
+
+    /// Data of the CSI volumes, one directory or image each. To be seen in the lab's mount namespace only.
+    #[must_use]
+    pub fn volumes(&self) -> PathBuf {
+        self.state().join("volumes")
+    }
+
+    /// The nodes' directories. To be seen in the lab's mount namespace only.
+    #[must_use]
+    pub fn nodes(&self) -> PathBuf {
+        self.state().join("nodes")
+    }
+
     /// The images the kubelets know.
     #[must_use]
     pub fn images(&self) -> PathBuf {
@@ -153,10 +179,23 @@ impl Place {
         self.state().join("faults")
     }
 
-    /// The directory of one node, as seen from the host.
+    /// The directory of one node, in the lab's mount namespace.
     #[must_use]
     pub fn node(&self, node: &str) -> PathBuf {
-        self.state().join("nodes").join(node)
+        self.nodes().join(node)
+    }
+
+    /// A path of the lab's mount namespace as the host can open it while the lab runs.
+    ///
+    /// # Errors
+    /// There is no running supervisor.
+    pub fn from_host(&self, path: &Path) -> std::io::Result<PathBuf> {
+        let supervisor = ProcessIdentity::read(&self.pid_file()).filter(ProcessIdentity::is_alive);
+        let pid = supervisor
+            .ok_or_else(|| std::io::Error::other("the lab does not run"))?
+            .pid;
+        let below = path.strip_prefix("/").map_err(std::io::Error::other)?;
+        Ok(PathBuf::from(format!("/proc/{pid}/root")).join(below))
     }
 
     /// Where each node finds its own directory ([`Place::node`]) in its mount namespace: the same path on every node, so that

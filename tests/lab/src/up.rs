@@ -54,17 +54,8 @@ pub async fn up(
         );
     }
     down::clean(&place).context("remove what an earlier lab left")?;
-    for directory in [
-        place.state(),
-        place.log(),
-        place.faults(),
-        place.own_node(),
-        place.state().join("volumes"),
-    ] {
+    for directory in [place.state(), place.log(), place.faults(), place.own_node()] {
         fs::create_dir_all(directory)?;
-    }
-    for node in options.node_names() {
-        fs::create_dir_all(place.node(&node))?;
     }
     write_whole(&place.options(), &serde_json::to_vec_pretty(options)?)?;
     image::write(&place, options.pg > 0, options.galera > 0, !options.bare)?;
@@ -124,7 +115,7 @@ async fn fill(client: &Client, place: &Place, options: &UpOptions, tell: Tell<'_
         galera::healthy(client, options.galera).await?;
     }
     if !options.bare {
-        deploy::hasteward_ready(client, options.nodes).await?;
+        deploy::hasteward_ready(client, place, options.nodes).await?;
     }
     Ok(())
 }

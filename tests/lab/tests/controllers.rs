@@ -265,7 +265,8 @@ async fn local_volume(lab: &Lab) {
     })
     .await
     .unwrap();
-    let file = lab.place().node("n2").join("local").join(&volume).join("file");
+    let inside = lab.place().node("n2").join("local").join(&volume).join("file");
+    let file = lab.place().from_host(&inside).unwrap();
     until("data on the node", WITHIN, async || {
         Ok(if file.exists() {
             Look::Done(())

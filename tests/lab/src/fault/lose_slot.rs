@@ -32,16 +32,11 @@ async fn inflict(scene: &Scene<'_>) -> anyhow::Result<String> {
     if receiver.is_empty() {
         bail!("{instance} has no WAL receiver: it is not streaming");
     }
-    let position = replica.psql("SELECT pg_last_wal_receive_lsn()").await?;
-    let needed = primary
-        .psql(&format!("SELECT pg_walfile_name('{position}')"))
-        .await?;
-    unpinned(&primary, &slot, &position).await?;
     replica.signal(&receiver, Signal::SIGSTOP)?;
-    let recycled = recycle(scene, &primary, &slot, &needed).await;
+    let recycled = take_away(scene, &replica, &primary, &slot).await;
     // Whatever happened: the receiver must not stay frozen.
     replica.signal(&receiver, Signal::SIGCONT)?;
-    recycled?;
+    let needed = recycled?;
 
     (scene.tell)(&format!(
         "the receiver of {instance} runs again and asks for {needed}"
@@ -64,6 +59,23 @@ async fn inflict(scene: &Scene<'_>) -> anyhow::Result<String> {
         .map_or(line.as_str(), |start| &line[start..]);
     let said: String = said.chars().take_while(|c| *c != '"').collect();
     Ok(format!("{instance} cannot catch up: {said}"))
+}
+
+/// With the receiver stopped: finds the segment that it needs next and takes it away. Returns its name.
+async fn take_away(
+    scene: &Scene<'_>,
+    replica: &Container,
+    primary: &Container,
+    slot: &str,
+) -> anyhow::Result<String> {
+    let position = replica.psql("SELECT pg_last_wal_receive_lsn()").await?;
+    // The next byte: at the start of a segment, pg_walfile_name() names the one before.
+    let needed = primary
+        .psql(&format!("SELECT pg_walfile_name('{position}'::pg_lsn + 1)"))
+        .await?;
+    unpinned(primary, slot, &position).await?;
+    recycle(scene, primary, slot, &needed).await?;
+    Ok(needed)
 }
 
 /// An error if another replica that does not stream pins the WAL: taking it away would harm that one too.

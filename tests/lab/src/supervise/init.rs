@@ -15,7 +15,7 @@ use nix::unistd::{Pid, sethostname};
 use super::children::Children;
 use super::node::private_proc;
 use super::report::Report;
-use super::{itself, log_file, network, program};
+use super::{disk, itself, log_file, network, program};
 use crate::options::{UpOptions, Which};
 use crate::place::Place;
 use crate::process::ProcessIdentity;
@@ -77,6 +77,7 @@ impl Supervisor<'_> {
     fn start(&mut self) -> anyhow::Result<()> {
         sethostname(format!("lab-{}", self.place.name()))?;
         private_proc()?;
+        disk::prepare(&self.place).context("the lab's disk")?;
         network::prepare_lab()?;
         self.start_api_server()?;
         let mut standins = vec!["controllers", "cnpg-operator"];
@@ -228,6 +229,10 @@ impl Supervisor<'_> {
             std::thread::sleep(Duration::from_millis(10));
         }
         self.children.collect();
+        // This namespace's own mounts keep their mount points busy.
+        for mounted in [self.place.volumes(), self.place.nodes(), self.place.disk()] {
+            let _ = nix::mount::umount2(&mounted, nix::mount::MntFlags::MNT_DETACH);
+        }
         crate::down::remove_cgroups(&self.place)?;
         fs::remove_dir_all(self.place.state()).context("remove the state directory")?;
         // Nobody holds the lock: it was the owner's. The directory of all labs stays while another lab is in it.

@@ -4,6 +4,7 @@
 //! process 1 of the new pid namespace): nothing forks inside a running async runtime.
 
 pub mod children;
+mod disk;
 pub mod init;
 pub mod network;
 pub mod node;
