@@ -96,6 +96,6 @@ pub struct Space {
     pub total_inodes: u64,
     /// Free for a process without privileges (`f_favail`).
     pub free_inodes: u64,
-    /// Mounted read-only.
+    /// The file system itself is read-only, not only our mount of it.
     pub read_only: bool,
 }

@@ -7,6 +7,7 @@
 mod error;
 mod listing;
 mod path;
+mod superblock;
 mod tree;
 
 use std::fs::File;

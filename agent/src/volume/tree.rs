@@ -11,6 +11,7 @@ use nix::fcntl::{AtFlags, OFlag, OpenHow, ResolveFlag, open, openat2, readlinkat
 use nix::sys::stat::{FileStat, Mode, SFlag, fstat, fstatat};
 use nix::sys::statvfs::{FsFlags, fstatvfs};
 
+use super::superblock::is_read_only;
 use super::{
     DataDirectory, Entry, FileKind, LISTING_MAX, Listing, ReadError, RelativePath, Space, Stat, VolumeRole,
 };
@@ -223,13 +224,20 @@ impl DataDirectory for VolumeTree {
     }
 
     fn space(&self, volume: &VolumeRole) -> Result<Space, ReadError> {
-        let found = fstatvfs(self.mount(volume)?).map_err(|errno| ReadError::errno(".", errno))?;
+        let mount = self.mount(volume)?;
+        let fail = |errno| ReadError::errno(".", errno);
+        let found = fstatvfs(mount).map_err(fail)?;
+        // Said only where it is the file system's own state: our mount of it may be read-only by design.
+        let read_only = found.flags().contains(FsFlags::ST_RDONLY) && {
+            let mountinfo = std::fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+            is_read_only(&mountinfo, fstat(mount).map_err(fail)?.st_dev) == Some(true)
+        };
         Ok(Space {
             total_bytes: found.blocks().saturating_mul(found.fragment_size()),
             free_bytes: found.blocks_available().saturating_mul(found.fragment_size()),
             total_inodes: found.files(),
             free_inodes: found.files_available(),
-            read_only: found.flags().contains(FsFlags::ST_RDONLY),
+            read_only,
         })
     }
 
