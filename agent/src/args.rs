@@ -67,7 +67,7 @@ pub struct Args {
     )]
     pub allowed_volume_roots: Vec<PathBuf>,
 
-    /// Where the agent keeps what it must remember across restarts, in its directory `head`.
+    /// Where the agent keeps what it must remember across restarts (in `head`), and what a recovery writes (in `scratch`).
     #[arg(long, env = "HASTEWARD_STATE_DIR", value_name = "DIR", default_value = "/var/lib/hasteward", value_parser = absolute)]
     pub state_dir: PathBuf,
 
@@ -112,6 +112,7 @@ impl Args {
             kubelet_root: self.kubelet_root.clone(),
             proc: self.proc.clone(),
             allowed_volume_roots: self.allowed_volume_roots.clone(),
+            scratch: self.state_dir.join("scratch"),
         }
     }
 

@@ -11,10 +11,11 @@ use nix::unistd::Pid;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+use super::mariadb::RootPassword;
 use super::packet::{PacketError, PacketSocket};
 use super::verb::{
-    ConnectError, ControlAnswer, ControlRequest, HandsStatus, InstanceLocator, Numbered, ProcessError,
-    Processes, SESSION_MAX_SECONDS, SessionAnswer, SessionRequest,
+    ConnectError, ControlAnswer, ControlRequest, HandsStatus, InstanceLocator, MariadbProcesses, Numbered,
+    ProcessError, Processes, RecoverError, RecoveryRun, SESSION_MAX_SECONDS, SessionAnswer, SessionRequest,
 };
 use crate::volume::{DataDirectory, Listing, ReadError, RelativePath, Space, Stat, VolumeRole};
 
@@ -114,9 +115,23 @@ impl Hands {
     /// A session for one instance, which the kernel ends after `lifetime`, at most ten minutes. Sessions that were closed just
     /// now may still be ending: full hands are asked again for half a second.
     pub fn session(&self, instance: &InstanceLocator, lifetime: Duration) -> Result<Session, SessionError> {
+        self.begin(instance, lifetime, false)
+    }
+
+    /// The same, for [`Session::recover`].
+    pub fn recovery(&self, instance: &InstanceLocator, lifetime: Duration) -> Result<Session, SessionError> {
+        self.begin(instance, lifetime, true)
+    }
+
+    fn begin(
+        &self,
+        instance: &InstanceLocator,
+        lifetime: Duration,
+        recover: bool,
+    ) -> Result<Session, SessionError> {
         let full = Instant::now() + ENDING_TIME;
         loop {
-            match self.session_now(instance, lifetime) {
+            match self.session_now(instance, lifetime, recover) {
                 Err(SessionError::Busy(_)) if Instant::now() < full => {
                     std::thread::sleep(Duration::from_millis(5));
                 }
@@ -125,13 +140,19 @@ impl Hands {
         }
     }
 
-    fn session_now(&self, instance: &InstanceLocator, lifetime: Duration) -> Result<Session, SessionError> {
+    fn session_now(
+        &self,
+        instance: &InstanceLocator,
+        lifetime: Duration,
+        recover: bool,
+    ) -> Result<Session, SessionError> {
         let seconds = u16::try_from(lifetime.as_secs().saturating_add(1))
             .unwrap_or(SESSION_MAX_SECONDS)
             .min(SESSION_MAX_SECONDS);
         match self.ask(ControlRequest::Session {
             instance: instance.clone(),
             seconds,
+            recover,
         })? {
             (ControlAnswer::Session, Some(socket)) => Ok(Session {
                 line: Line::new(PacketSocket::from_descriptor(socket)),
@@ -186,6 +207,43 @@ impl Session {
         }
     }
 
+    /// The processes of a MariaDB instance's container.
+    pub fn mariadb_processes(&self) -> Result<MariadbProcesses, ProcessError> {
+        match self.ask(SessionRequest::MariadbProcesses) {
+            Ok((SessionAnswer::MariadbProcesses(answer), _)) => answer,
+            Ok(_) => Err(ProcessError::Lost("an answer to another question".to_owned())),
+            Err(PacketError::Timeout) => Err(ProcessError::Timeout(SLOW.to_owned())),
+            Err(error) => Err(ProcessError::Lost(error.to_string())),
+        }
+    }
+
+    /// The socket file of a MariaDB server (`O_PATH`), and the root password in the server's environment.
+    pub fn mariadb_socket(&self) -> Result<(OwnedFd, Option<RootPassword>), ConnectError> {
+        match self.ask(SessionRequest::MariadbSocket) {
+            Ok((SessionAnswer::MariadbSocket(Ok(password)), Some(socket))) => Ok((socket, password)),
+            Ok((SessionAnswer::MariadbSocket(Err(error)), _)) => Err(error),
+            Ok(_) => Err(ConnectError::Attempt("an answer to another question".to_owned())),
+            Err(PacketError::Timeout) => Err(ConnectError::Timeout(SLOW.to_owned())),
+            Err(error) => Err(ConnectError::Attempt(error.to_string())),
+        }
+    }
+
+    /// Runs `mariadbd --wsrep-recover` of the instance's container on an overlay of its data directory, which does not
+    /// change by a byte. Only in a session of [`Hands::recovery`]. The session should outlive `limit` by some seconds.
+    pub fn recover(&self, limit: Duration) -> Result<RecoveryRun, RecoverError> {
+        let millis = u32::try_from(limit.as_millis()).unwrap_or(u32::MAX);
+        let lost = |detail: String| RecoverError::Step {
+            step: "hands".to_owned(),
+            detail,
+        };
+        match self.ask(SessionRequest::Recover(millis)) {
+            Ok((SessionAnswer::Recovered(answer), _)) => answer,
+            Ok(_) => Err(lost("an answer to another question".to_owned())),
+            Err(PacketError::Timeout) => Err(RecoverError::Timeout(SLOW.to_owned())),
+            Err(error) => Err(lost(error.to_string())),
+        }
+    }
+
     fn ask(&self, request: SessionRequest) -> Result<(SessionAnswer, Option<OwnedFd>), PacketError> {
         let mut line = self.line.lock().unwrap_or_else(PoisonError::into_inner);
         match self.deadline.checked_duration_since(Instant::now()) {
@@ -223,6 +281,15 @@ fn mixed<T>(path: &str) -> Result<T, ReadError> {
 impl DataDirectory for Session {
     fn open(&self, path: &RelativePath) -> Result<File, ReadError> {
         match self.read(path.as_str(), SessionRequest::Open(path.clone()))? {
+            (SessionAnswer::Opened(Ok(())), Some(file)) => Ok(File::from(file)),
+            (SessionAnswer::Opened(Err(error)), _) => Err(error),
+            _ => mixed(path.as_str()),
+        }
+    }
+
+    fn open_on(&self, volume: &VolumeRole, path: &RelativePath) -> Result<File, ReadError> {
+        let request = SessionRequest::OpenOn(volume.clone(), path.clone());
+        match self.read(path.as_str(), request)? {
             (SessionAnswer::Opened(Ok(())), Some(file)) => Ok(File::from(file)),
             (SessionAnswer::Opened(Err(error)), _) => Err(error),
             _ => mixed(path.as_str()),

@@ -53,7 +53,7 @@ pub(super) fn connect_as_server(
             detail: "it is stopped by a signal or a tracer".to_owned(),
         });
     }
-    let place = open_socket_file(pid, directory)?;
+    let place = open_socket_file(pid, directory, SOCKET)?;
     let (ours, theirs) =
         PacketSocket::pair().map_err(|errno| ConnectError::Attempt(errno.desc().to_owned()))?;
     let child = match fork().map_err(|error| ConnectError::Attempt(error.to_string()))? {
@@ -90,25 +90,29 @@ pub(super) fn connect_as_server(
 }
 
 /// A handle on the socket, resolved as the container would: links that are absolute there stay inside its root.
-fn open_socket_file(pid: u32, directory: BorrowedFd<'_>) -> Result<OwnedFd, ConnectError> {
+pub(super) fn open_socket_file(
+    pid: u32,
+    directory: BorrowedFd<'_>,
+    socket: &str,
+) -> Result<OwnedFd, ConnectError> {
     let handle = OFlag::O_PATH | OFlag::O_CLOEXEC;
     let attempt = |errno: Errno| ConnectError::Attempt(format!("/proc/{pid}/root: {}", errno.desc()));
     let root = openat(directory, "root", handle | OFlag::O_DIRECTORY, Mode::empty()).map_err(attempt)?;
     let inside = ResolveFlag::RESOLVE_IN_ROOT | ResolveFlag::RESOLVE_NO_MAGICLINKS;
     let how = OpenHow::new().flags(handle | OFlag::O_NOFOLLOW).resolve(inside);
-    let place = openat2(&root, SOCKET, how).map_err(|errno| match errno {
+    let place = openat2(&root, socket, how).map_err(|errno| match errno {
         Errno::ENOENT | Errno::ENOTDIR => ConnectError::NotListening {
             pid,
-            detail: format!("/{SOCKET} is not there"),
+            detail: format!("/{socket} is not there"),
         },
-        Errno::ELOOP | Errno::EXDEV => ConnectError::Refused(format!("/{SOCKET} leads elsewhere")),
-        errno => ConnectError::Attempt(format!("/{SOCKET}: {}", errno.desc())),
+        Errno::ELOOP | Errno::EXDEV => ConnectError::Refused(format!("/{socket} leads elsewhere")),
+        errno => ConnectError::Attempt(format!("/{socket}: {}", errno.desc())),
     })?;
     let mode = fstat(&place).map_err(attempt)?.st_mode;
     if SFlag::from_bits_truncate(mode) & SFlag::S_IFMT == SFlag::S_IFSOCK {
         Ok(place)
     } else {
-        Err(ConnectError::Refused(format!("/{SOCKET} is no socket")))
+        Err(ConnectError::Refused(format!("/{socket} is no socket")))
     }
 }
 

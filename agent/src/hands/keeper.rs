@@ -14,7 +14,7 @@ use nix::unistd::{Pid, getppid};
 
 use super::fork::{Fork, ForkError, fork};
 use super::packet::{PacketError, PacketSocket};
-use super::privilege::{PrivilegeError, become_hands};
+use super::privilege::{PrivilegeError, become_hands, become_reader};
 use super::verb::{
     ControlAnswer, ControlRequest, HandsStatus, InstanceLocator, Numbered, SESSION_MAX_SECONDS,
 };
@@ -104,7 +104,11 @@ fn keep(
                     None,
                 )
             }
-            ControlRequest::Session { instance, seconds } => {
+            ControlRequest::Session {
+                instance,
+                seconds,
+                recover,
+            } => {
                 let of_pod = sessions.values().filter(|pod| **pod == instance.pod).count();
                 if sessions.len() >= SESSIONS_MAX || of_pod >= SESSIONS_PER_POD {
                     (
@@ -122,7 +126,7 @@ fn keep(
                         Ok(((ours, theirs), Fork::Child)) => {
                             // What belongs to the keeper alone.
                             drop((ours, control, lifeline));
-                            session_process(config, &instance, seconds, &theirs, keeper);
+                            session_process(config, &instance, seconds, recover, &theirs, keeper);
                         }
                         Ok(((ours, _), Fork::Parent(pid))) => {
                             sessions.insert(pid, instance.pod);
@@ -147,6 +151,7 @@ fn session_process(
     config: &HandsConfig,
     instance: &InstanceLocator,
     seconds: u16,
+    recover: bool,
     socket: &PacketSocket,
     keeper: Pid,
 ) -> ! {
@@ -155,7 +160,11 @@ fn session_process(
     if prctl::set_pdeathsig(Signal::SIGKILL).is_err() || getppid() != keeper {
         std::process::exit(1);
     }
-    let code = match session::serve(config, instance, socket) {
+    // Only a session that recovers may mount; the others meet hostile volumes without that power.
+    if !recover && become_reader().is_err() {
+        std::process::exit(1);
+    }
+    let code = match session::serve(config, instance, socket, recover) {
         Ok(()) => 0,
         Err(error) => {
             tracing::warn!(%error, pod = %instance.pod, "session");

@@ -3,6 +3,10 @@
 //! One process keeps the list of sessions ([`keeper`]); each session, one process for one instance ([`session`]), answers
 //! the head on a socket of its own. So a volume that hangs holds up nobody but its own reader, and the kernel ends a
 //! session that outlives its time. The head talks to them through [`Hands`] and [`Session`] ([`client`]).
+//!
+//! The hands keep `CAP_SYS_ADMIN` and `CAP_SYS_CHROOT` for one verb: the position of a stopped MariaDB node is read by its
+//! own server on an overlay ([`recover`]), which takes a mount and the container's namespaces. Sessions that only read give
+//! both up before they touch anything ([`privilege`]).
 
 mod cgroup;
 mod client;
@@ -10,9 +14,13 @@ mod connect;
 mod fork;
 mod keeper;
 mod locate;
+mod mariadb;
+mod mounting;
 mod packet;
 mod privilege;
 mod process;
+mod recover;
+mod recoverer;
 mod session;
 mod verb;
 
@@ -25,12 +33,14 @@ use nix::unistd::Pid;
 pub use client::{Hands, Session, SessionError};
 pub use fork::ForkError;
 use fork::{Fork, fork};
+pub use mariadb::RootPassword;
 pub use packet::PacketError;
 use packet::PacketSocket;
 pub use privilege::{HEAD_ID, PrivilegeError, become_head};
 pub use verb::{
     ConnectError, ContainerId, ContainerPath, HandsStatus, HostPath, InstanceLocator, LocatorError,
-    Postmaster, ProcessError, Processes, SESSION_MAX_SECONDS, VolumeLocator, VolumeName, VolumeSource,
+    MariadbProcesses, Postmaster, ProcessError, Processes, RecoverError, RecoveryRun, SESSION_MAX_SECONDS,
+    ServerProcess, VolumeLocator, VolumeName, VolumeSource,
 };
 
 /// What the hands know of their node. Fixed when they start; nothing of it can be changed over the socket.
@@ -42,6 +52,9 @@ pub struct HandsConfig {
     pub proc: PathBuf,
     /// hostPath and local PersistentVolumes count only below one of these.
     pub allowed_volume_roots: Vec<PathBuf>,
+    /// Where a recovery writes what it must not write to a data directory: on a file system that an overlay can have as
+    /// its upper layer (not an overlay itself). Only root may enter it.
+    pub scratch: PathBuf,
 }
 
 /// Why there are no hands.

@@ -25,6 +25,10 @@ const HANDS_KEEP: [Capability; 5] = [
     Capability::CAP_KILL,
 ];
 
+/// What a recovery needs beside them: mount an overlay, enter the container's namespaces. Kept only where it was given, and
+/// only by sessions that recover.
+const RECOVERY_KEEP: [Capability; 2] = [Capability::CAP_SYS_ADMIN, Capability::CAP_SYS_CHROOT];
+
 /// Why privileges could not be given up.
 #[derive(Debug, thiserror::Error)]
 pub enum PrivilegeError {
@@ -53,12 +57,17 @@ pub enum PrivilegeError {
     Left(CapSet),
 }
 
-/// Makes this process the hands: no network, only [`HANDS_KEEP`], no way to gain more.
+/// Makes this process the hands: no network, only [`HANDS_KEEP`] and [`RECOVERY_KEEP`], no way to gain more.
 pub(super) fn become_hands() -> Result<(), PrivilegeError> {
     unshare(CloneFlags::CLONE_NEWNET).map_err(PrivilegeError::Network)?;
     let failed = |set| move |source| PrivilegeError::Capabilities { set, source };
     let held = caps::read(None, CapSet::Permitted).map_err(failed(CapSet::Permitted))?;
-    let keep: HashSet<Capability> = HANDS_KEEP.into_iter().collect();
+    let mut keep: HashSet<Capability> = HANDS_KEEP.into_iter().collect();
+    keep.extend(
+        RECOVERY_KEEP
+            .into_iter()
+            .filter(|capability| held.contains(capability)),
+    );
     if let Some(missing) = HANDS_KEEP
         .into_iter()
         .find(|capability| !held.contains(capability))
@@ -77,6 +86,42 @@ pub(super) fn become_hands() -> Result<(), PrivilegeError> {
     caps::set(None, CapSet::Permitted, &keep).map_err(failed(CapSet::Permitted))?;
     prctl::set_no_new_privs().map_err(PrivilegeError::Attribute)?;
     prctl::set_dumpable(false).map_err(PrivilegeError::Attribute)
+}
+
+/// Makes this process a session that only reads: [`HANDS_KEEP`] and nothing else.
+pub(super) fn become_reader() -> Result<(), PrivilegeError> {
+    let keep: HashSet<Capability> = HANDS_KEEP.into_iter().collect();
+    for set in [CapSet::Effective, CapSet::Permitted] {
+        caps::set(None, set, &keep).map_err(|source| PrivilegeError::Capabilities { set, source })?;
+    }
+    Ok(())
+}
+
+/// What of [`RECOVERY_KEEP`] this process lacks.
+pub(super) fn missing_for_recovery() -> Option<Capability> {
+    let held = caps::read(None, CapSet::Permitted).unwrap_or_default();
+    RECOVERY_KEEP
+        .into_iter()
+        .find(|capability| !held.contains(capability))
+}
+
+/// Becomes the user of a data directory and keeps [`RECOVERY_KEEP`], nothing else: what an overlay copies and removes is done
+/// with this user's rights, not root's.
+pub(super) fn become_recoverer(uid: u32, gid: u32) -> Result<(), Errno> {
+    prctl::set_keepcaps(true)?;
+    become_user(uid, gid)?;
+    prctl::set_keepcaps(false)?;
+    let keep: HashSet<Capability> = RECOVERY_KEEP.into_iter().collect();
+    caps::set(None, CapSet::Effective, &keep)
+        .and_then(|()| caps::set(None, CapSet::Permitted, &keep))
+        .map_err(|_| Errno::EPERM)
+}
+
+/// Gives up every capability that is left.
+pub(super) fn become_nothing_more() -> Result<(), Errno> {
+    caps::clear(None, CapSet::Effective)
+        .and_then(|()| caps::clear(None, CapSet::Permitted))
+        .map_err(|_| Errno::EPERM)
 }
 
 /// Makes this process the head: user and group [`HEAD_ID`], no capability in any set, no way to gain one, no core dump

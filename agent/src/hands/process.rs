@@ -50,19 +50,24 @@ pub(super) struct Found {
 
 /// One process of the pod.
 #[derive(Debug)]
-struct Seen {
-    pid: u32,
+pub(super) struct Seen {
+    pub(super) pid: u32,
     parent: u32,
     exe: String,
-    stopped: bool,
-    started: u64,
-    uid: u32,
-    gid: u32,
+    pub(super) stopped: bool,
+    pub(super) started: u64,
+    pub(super) uid: u32,
+    pub(super) gid: u32,
     command: Vec<u8>,
 }
 
 impl Seen {
-    fn name(&self) -> &str {
+    /// Its command line, the program first.
+    pub(super) fn arguments(&self) -> impl Iterator<Item = &[u8]> {
+        self.command.split(|&b| b == 0)
+    }
+
+    pub(super) fn name(&self) -> &str {
         self.exe.rsplit('/').next().unwrap_or("")
     }
 
@@ -89,11 +94,39 @@ impl ProcessTable {
         pod: &PodUid,
         container: Option<&ContainerId>,
     ) -> Result<Found, ProcessError> {
+        self.judge(&self.seen(pod, container)?, pod, container)
+    }
+
+    /// Every process of `pod`, of `container` where that is given.
+    pub(super) fn seen(
+        &self,
+        pod: &PodUid,
+        container: Option<&ContainerId>,
+    ) -> Result<Vec<Seen>, ProcessError> {
         let mut seen = Vec::new();
         for pid in self.pids()? {
             seen.extend(self.look(pid, pod, container)?);
         }
-        self.judge(&seen, pod, container)
+        Ok(seen)
+    }
+
+    /// `/proc/<pid>` of a process that was seen, if it is still that very process.
+    pub(super) fn confirm(
+        &self,
+        chosen: &Seen,
+        pod: &PodUid,
+        container: Option<&ContainerId>,
+    ) -> Result<OwnedFd, ProcessError> {
+        // Between the listing and here it may have ended, and its number may belong to another process.
+        let gone = |detail: &str| ProcessError::Look {
+            pid: chosen.pid,
+            detail: detail.to_owned(),
+        };
+        let directory = self.directory(chosen.pid).map_err(|errno| gone(errno.desc()))?;
+        match Self::look_in(chosen.pid, directory.as_fd(), pod, container)? {
+            Some(again) if again.started == chosen.started && again.uid == chosen.uid => Ok(directory),
+            _ => Err(gone("ended while it was looked at")),
+        }
     }
 
     /// Whether a postmaster that was found running is still that process, and not stopped since.
@@ -154,16 +187,7 @@ impl ProcessTable {
         };
         let Some(chosen) = chosen else { return Ok(found) };
 
-        // Between the listing and here it may have ended, and its number may belong to another process.
-        let gone = |detail: &str| ProcessError::Look {
-            pid: chosen.pid,
-            detail: detail.to_owned(),
-        };
-        let directory = self.directory(chosen.pid).map_err(|errno| gone(errno.desc()))?;
-        match Self::look_in(chosen.pid, directory.as_fd(), pod, container)? {
-            Some(again) if again.started == chosen.started && again.uid == chosen.uid => {}
-            _ => return Err(gone("ended while it was looked at")),
-        }
+        let directory = self.confirm(chosen, pod, container)?;
         found.processes.postmaster = Some(Postmaster {
             pid: chosen.pid,
             uid: chosen.uid,
@@ -241,7 +265,7 @@ impl ProcessTable {
             };
             let exe = readlinkat(directory, "exe")?.to_string_lossy().into_owned();
             let exe = exe.strip_suffix(" (deleted)").unwrap_or(&exe).to_owned();
-            let command = bytes(directory, "cmdline", 4096)?;
+            let command = bytes(directory, "cmdline", 32 * 1024)?;
             let stopped = matches!(state, "T" | "t");
             Ok(Some(Seen {
                 pid,
@@ -264,7 +288,7 @@ impl ProcessTable {
         }
     }
 
-    fn started_at_ms(&self, ticks: u64) -> Result<i64, ProcessError> {
+    pub(super) fn started_at_ms(&self, ticks: u64) -> Result<i64, ProcessError> {
         let fail = |detail: &str| ProcessError::BootTime(detail.to_owned());
         let stat = text(self.root.as_fd(), "stat", 4 * 1024 * 1024).map_err(|errno| fail(errno.desc()))?;
         let boot = stat
@@ -286,7 +310,8 @@ fn ended(errno: Errno) -> bool {
     matches!(errno, Errno::ENOENT | Errno::ESRCH)
 }
 
-fn bytes(directory: BorrowedFd<'_>, name: &str, bound: u64) -> Result<Vec<u8>, Errno> {
+/// The first `bound` bytes of a file in `/proc/<pid>`.
+pub(super) fn bytes(directory: BorrowedFd<'_>, name: &str, bound: u64) -> Result<Vec<u8>, Errno> {
     let file = openat(directory, name, OFlag::O_RDONLY | OFlag::O_CLOEXEC, Mode::empty())?;
     let mut bytes = Vec::new();
     match File::from(file).take(bound).read_to_end(&mut bytes) {
@@ -297,6 +322,12 @@ fn bytes(directory: BorrowedFd<'_>, name: &str, bound: u64) -> Result<Vec<u8>, E
 
 fn text(directory: BorrowedFd<'_>, name: &str, bound: u64) -> Result<String, Errno> {
     bytes(directory, name, bound).map(|bytes| String::from_utf8_lossy(&bytes).into_owned())
+}
+
+/// The state of the process whose directory this is; `None`: it is gone.
+pub(super) fn text_fields(directory: BorrowedFd<'_>) -> Option<char> {
+    let stat = text(directory, "stat", 4096).ok()?;
+    stat_fields(&stat).and_then(|(state, ..)| state.chars().next())
 }
 
 /// State, parent and start (clock ticks since boot: fields 3, 4 and 22) from `/proc/<pid>/stat`. The name, field 2, may

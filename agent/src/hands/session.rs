@@ -1,13 +1,18 @@
 //! One session: a process of the hands for one instance, which ends with its socket or its time.
 
 use std::os::fd::{AsFd, OwnedFd};
+use std::time::Duration;
 
 use super::HandsConfig;
 use super::connect::connect_as_server;
 use super::locate::locate;
+use super::mariadb::{self, FoundMariadb, RootPassword};
 use super::packet::{PacketError, PacketSocket};
 use super::process::{Found, ProcessTable};
-use super::verb::{ConnectError, InstanceLocator, Numbered, ProcessError, SessionAnswer, SessionRequest};
+use super::recover;
+use super::verb::{
+    ConnectError, InstanceLocator, Numbered, ProcessError, RecoverError, SessionAnswer, SessionRequest,
+};
 use crate::volume::{DataDirectory, ReadError, VolumeTree};
 
 /// What a session remembers.
@@ -16,6 +21,8 @@ struct State<'a> {
     instance: &'a InstanceLocator,
     tree: Option<VolumeTree>,
     found: Option<Found>,
+    mariadb: Option<FoundMariadb>,
+    recover: bool,
 }
 
 /// Answers until the other end closes.
@@ -23,12 +30,15 @@ pub(super) fn serve(
     config: &HandsConfig,
     instance: &InstanceLocator,
     socket: &PacketSocket,
+    recover: bool,
 ) -> Result<(), PacketError> {
     let mut state = State {
         config,
         instance,
         tree: None,
         found: None,
+        mariadb: None,
+        recover,
     };
     loop {
         let Numbered { id, body } = match socket.receive::<Numbered<SessionRequest>>() {
@@ -80,6 +90,26 @@ impl State<'_> {
             }
             SessionRequest::Stat(path) => plain(SessionAnswer::Stat(self.tree().stat(&path))),
             SessionRequest::Space(role) => plain(SessionAnswer::Space(self.tree().space(&role))),
+            SessionRequest::OpenOn(role, path) => {
+                let (outcome, file) = split(self.tree().open_on(&role, &path).map(OwnedFd::from));
+                (SessionAnswer::Opened(outcome), file)
+            }
+            SessionRequest::MariadbProcesses => plain(SessionAnswer::MariadbProcesses(
+                self.mariadb().map(|found| found.processes.clone()),
+            )),
+            SessionRequest::MariadbSocket => match self.mariadb_socket() {
+                Ok((socket, password)) => (SessionAnswer::MariadbSocket(Ok(password)), Some(socket)),
+                Err(error) => plain(SessionAnswer::MariadbSocket(Err(error))),
+            },
+            SessionRequest::Recover(millis) => {
+                let limit = Duration::from_millis(millis.into());
+                let outcome = if self.recover {
+                    recover::run(self.config, self.instance, limit)
+                } else {
+                    Err(RecoverError::Refused("this session may not recover".to_owned()))
+                };
+                plain(SessionAnswer::Recovered(outcome))
+            }
         }
     }
 
@@ -92,6 +122,24 @@ impl State<'_> {
         let table = ProcessTable::open(&self.config.proc)?;
         let found = table.of_instance(&self.instance.pod, self.instance.container.as_ref())?;
         Ok(self.found.insert(found))
+    }
+
+    fn mariadb(&mut self) -> Result<&mut FoundMariadb, ProcessError> {
+        let table = ProcessTable::open(&self.config.proc)?;
+        let found = mariadb::of_instance(&table, &self.instance.pod, self.instance.container.as_ref())?;
+        Ok(self.mariadb.insert(found))
+    }
+
+    fn mariadb_socket(&mut self) -> Result<(OwnedFd, Option<RootPassword>), ConnectError> {
+        let known = self.mariadb.take().filter(mariadb::still_runs);
+        let found = match known {
+            Some(found) => self.mariadb.insert(found),
+            None => self.mariadb()?,
+        };
+        match (&found.processes.server, &found.directory) {
+            (Some(server), Some(directory)) => mariadb::socket(server, directory.as_fd()),
+            _ => Err(ConnectError::NoServer),
+        }
     }
 
     fn connect(&mut self) -> Result<OwnedFd, ConnectError> {

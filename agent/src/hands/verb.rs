@@ -3,6 +3,7 @@
 use hasteward_proto::primitive::PodUid;
 use serde::{Deserialize, Serialize};
 
+use super::mariadb::RootPassword;
 use crate::volume::{Listing, ReadError, RelativePath, Space, Stat, VolumeRole};
 
 /// No session lives longer, seconds.
@@ -29,6 +30,8 @@ pub(super) enum ControlRequest {
         instance: InstanceLocator,
         /// It ends after this many seconds, whatever it is doing.
         seconds: u16,
+        /// It may mount and enter namespaces, for [`SessionRequest::Recover`].
+        recover: bool,
     },
 }
 
@@ -73,6 +76,14 @@ pub(super) enum SessionRequest {
     Stat(RelativePath),
     /// [`DataDirectory::space`](crate::volume::DataDirectory::space)
     Space(VolumeRole),
+    /// [`DataDirectory::open_on`](crate::volume::DataDirectory::open_on); the answer carries the descriptor.
+    OpenOn(VolumeRole, RelativePath),
+    /// The processes of a MariaDB instance's container.
+    MariadbProcesses,
+    /// The socket of its server, not connected; the answer carries it.
+    MariadbSocket,
+    /// `mariadbd --wsrep-recover` on an overlay of the data directory, within this many milliseconds.
+    Recover(u32),
 }
 
 /// A session's answer.
@@ -93,6 +104,12 @@ pub(super) enum SessionAnswer {
     Stat(Result<Stat, ReadError>),
     /// To [`SessionRequest::Space`].
     Space(Result<Space, ReadError>),
+    /// To [`SessionRequest::MariadbProcesses`].
+    MariadbProcesses(Result<MariadbProcesses, ProcessError>),
+    /// To [`SessionRequest::MariadbSocket`]; with a descriptor where it succeeded.
+    MariadbSocket(Result<Option<RootPassword>, ConnectError>),
+    /// To [`SessionRequest::Recover`].
+    Recovered(Result<RecoveryRun, RecoverError>),
 }
 
 /// Where an instance is, in the API server's terms.
@@ -244,6 +261,86 @@ pub struct Postmaster {
     pub started_at_ms: i64,
     /// In state T or t: stopped by a signal or a tracer.
     pub stopped: bool,
+}
+
+/// The processes of a MariaDB instance.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct MariadbProcesses {
+    /// The server that others can connect to, where one runs.
+    pub server: Option<ServerProcess>,
+    /// Names of programs that use a data directory and are not that server: a recovering `mariadbd`, `wsrep_sst_*`,
+    /// `mariadb-backup`, `rsync` ...
+    pub tools: Vec<String>,
+    /// Processes in all.
+    pub count: u32,
+}
+
+/// A running `mariadbd`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ServerProcess {
+    /// On the host.
+    pub pid: u32,
+    /// Its effective user on the host.
+    pub uid: u32,
+    /// Its effective group on the host.
+    pub gid: u32,
+    /// When it began, milliseconds since 1970.
+    pub started_at_ms: i64,
+    /// In state T or t: stopped by a signal or a tracer.
+    pub stopped: bool,
+    /// Started with `--wsrep-new-cluster`.
+    pub new_cluster: bool,
+}
+
+/// What a recovery on an overlay did. Whether it found a position is for the reader of its log to say.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RecoveryRun {
+    /// The end of what the server wrote, at most 256 KiB.
+    pub log: String,
+    /// Its exit code; `None`: a signal ended it.
+    pub exit: Option<i32>,
+    /// How long it took.
+    pub elapsed_ms: u64,
+    /// What it wrote beside the data directory, bytes.
+    pub scratch_bytes: u64,
+}
+
+/// Why there was no recovery, or none that counts.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+#[serde(rename_all = "snake_case")]
+pub enum RecoverError {
+    /// There is nothing to recover, proven by a listing.
+    #[error("{0}")]
+    NoData(String),
+    /// Something uses the data directory, or has changed it meanwhile.
+    #[error("the data directory is in use: {0}")]
+    InUse(String),
+    /// No running container has the server's program and Galera.
+    #[error("{0}")]
+    NoProgram(String),
+    /// It would need more room beside the data directory than there is.
+    #[error("{0}")]
+    NoRoom(String),
+    /// It was not done in time.
+    #[error("{0}")]
+    Timeout(String),
+    /// A rule forbids it.
+    #[error("{0}")]
+    Refused(String),
+    /// The kernel, or a security module, does.
+    #[error("{step}: {detail}")]
+    Step {
+        /// What was tried.
+        step: String,
+        /// The system's words.
+        detail: String,
+    },
+    /// The processes are not known.
+    #[error(transparent)]
+    Processes(#[from] ProcessError),
+    /// The data directory cannot be read.
+    #[error(transparent)]
+    Volume(#[from] ReadError),
 }
 
 /// Why the processes of an instance are not known.

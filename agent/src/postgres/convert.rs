@@ -78,6 +78,8 @@ macro_rules! reading {
     )*};
 }
 
+pub(crate) use reading;
+
 reading! {
     ControlFileReading, control_file_reading: ControlFile => wire::ControlFile::from;
     SignalsReading, signals_reading: Signals => wire::Signals::from;

@@ -10,11 +10,12 @@ use hasteward_proto::wire::agent::{
     CountCommitsReply, CountCommitsRequest, DescribeReply, DescribeRequest, InspectGaleraReply,
     InspectGaleraRequest, InspectPostgresReply, InspectPostgresRequest,
 };
+use tokio::sync::Semaphore;
 use tonic::service::Routes;
 use tonic::{Request, Response, Status};
 
 use super::admission::Admission;
-use super::inspect;
+use super::{inspect, inspect_galera};
 use crate::hands::Hands;
 use crate::memory::resident_bytes;
 
@@ -32,6 +33,8 @@ pub(super) struct Shared {
     started_at: UnixMillis,
     pub(super) hands: Arc<Hands>,
     pub(super) admission: Admission,
+    /// Recoveries of Galera nodes at once: one.
+    pub(super) recoveries: Arc<Semaphore>,
 }
 
 /// This node's clock.
@@ -49,6 +52,7 @@ impl AgentService {
             started_at: now(),
             hands,
             admission: Admission::new(),
+            recoveries: Arc::new(Semaphore::new(1)),
         }))
     }
 
@@ -98,9 +102,11 @@ impl Agent for AgentService {
 
     async fn inspect_galera(
         &self,
-        _: Request<InspectGaleraRequest>,
+        request: Request<InspectGaleraRequest>,
     ) -> Result<Response<InspectGaleraReply>, Status> {
-        Err(Status::unimplemented("this agent reads no Galera nodes yet"))
+        Ok(inspect_galera::inspect(&self.0, request.into_inner())
+            .await
+            .map(Response::new)?)
     }
 }
 

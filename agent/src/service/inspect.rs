@@ -32,14 +32,14 @@ const SERVER_SHARE: u32 = 3;
 const ANSWER_SHARE: u32 = 20;
 
 /// One call's time.
-struct Budget {
-    whole: Duration,
-    readers: Instant,
+pub(super) struct Budget {
+    pub(super) whole: Duration,
+    pub(super) readers: Instant,
     end: Instant,
 }
 
 impl Budget {
-    fn new(millis: u32) -> Self {
+    pub(super) fn new(millis: u32) -> Self {
         let whole = match millis {
             0 => BUDGET,
             millis => Duration::from_millis(millis.into()).clamp(BUDGET_MIN, BUDGET_MAX),
@@ -53,7 +53,7 @@ impl Budget {
     }
 
     /// The outcome of `work`, or `None` at the end of the budget; `work` then goes on alone until the kernel lets it go.
-    async fn run<T: Send + 'static>(
+    pub(super) async fn run<T: Send + 'static>(
         &self,
         work: impl FnOnce() -> T + Send + 'static,
     ) -> Result<Option<T>, Failure> {
@@ -69,7 +69,12 @@ impl Budget {
         }
     }
 
-    fn too_slow(&self) -> Unread {
+    /// How long to wait for a place.
+    pub(super) fn wait(&self) -> Duration {
+        self.whole / WAIT_SHARE
+    }
+
+    pub(super) fn too_slow(&self) -> Unread {
         Unread::new(
             UnreadKind::Timeout,
             format!("not read within {} ms", self.whole.as_millis()),
@@ -92,12 +97,7 @@ pub(super) async fn inspect(
     let locator = locator(request.target)?;
     let roles: Vec<VolumeRole> = locator.volumes.iter().map(|volume| volume.role.clone()).collect();
     let budget = Budget::new(request.budget_ms);
-    let place = Arc::new(
-        shared
-            .admission
-            .enter(&locator.pod, budget.whole / WAIT_SHARE)
-            .await?,
-    );
+    let place = Arc::new(shared.admission.enter(&locator.pod, budget.wait()).await?);
 
     let Some(begun) = begin(&shared.hands, locator, &budget, place.clone()).await? else {
         let unread = budget.too_slow();
@@ -146,10 +146,7 @@ pub(super) async fn count(
     let timeline = TimelineId::new(request.timeline).ok_or_else(|| invalid("timeline 0 does not exist"))?;
     let past = Lsn::new(request.past_lsn).ok_or_else(|| invalid("position 0/0 does not exist"))?;
     let budget = Budget::new(request.budget_ms);
-    let place = shared
-        .admission
-        .enter(&locator.pod, budget.whole / WAIT_SHARE)
-        .await?;
+    let place = shared.admission.enter(&locator.pod, budget.wait()).await?;
     let hands = shared.hands.clone();
     let readers = budget.readers;
     let whole = budget.whole;
@@ -248,7 +245,7 @@ fn nothing(roles: &[VolumeRole], why: &Unread) -> Instance {
     }
 }
 
-fn refused(error: &SessionError) -> Failure {
+pub(super) fn refused(error: &SessionError) -> Failure {
     let message = error.to_string();
     match error {
         SessionError::Busy(_) => Failure::new("agent-busy", FailureKind::Busy, message).retryable(),
@@ -258,7 +255,7 @@ fn refused(error: &SessionError) -> Failure {
     }
 }
 
-fn kind_of_process(error: &ProcessError) -> UnreadKind {
+pub(super) fn kind_of_process(error: &ProcessError) -> UnreadKind {
     match error {
         ProcessError::List(_)
         | ProcessError::BootTime(_)
@@ -269,7 +266,7 @@ fn kind_of_process(error: &ProcessError) -> UnreadKind {
     }
 }
 
-fn kind_of_connect(error: &ConnectError) -> UnreadKind {
+pub(super) fn kind_of_connect(error: &ConnectError) -> UnreadKind {
     match error {
         ConnectError::Processes(error) => kind_of_process(error),
         ConnectError::NoServer | ConnectError::NotListening { .. } => UnreadKind::ServerDown,

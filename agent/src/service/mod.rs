@@ -5,6 +5,7 @@ mod agent;
 pub mod dial;
 pub mod enrol;
 mod inspect;
+mod inspect_galera;
 pub mod line;
 mod target;
 

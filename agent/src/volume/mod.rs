@@ -55,13 +55,16 @@ impl VolumeRole {
 
 /// A directory tree of one database instance, opened safely.
 ///
-/// Paths are below PGDATA. A final symbolic link is never followed; a link on the way is followed only inside its volume,
+/// Paths are below PGDATA (of MariaDB: the data directory). A final symbolic link is never followed; a link on the way is followed only inside its volume,
 /// except `pg_wal` and `pg_tblspc/<oid>`, whose targets are absolute in the container: those lead to the instance's volume
 /// that is mounted at the longest prefix of the target, and nowhere else.
 pub trait DataDirectory: Send + Sync {
     /// Opens a plain file for reading. Anything else (FIFO, device, socket, directory, link) is [`ReadError::WrongType`]
     /// and is not opened at all. Never blocks on the file's type; reading stays the caller's to bound.
     fn open(&self, path: &RelativePath) -> Result<File, ReadError>;
+
+    /// The same below the root of a volume, PGDATA's siblings; no link on the way leads out of that volume.
+    fn open_on(&self, volume: &VolumeRole, path: &RelativePath) -> Result<File, ReadError>;
 
     /// What a directory holds, in no order: at most `limit` entries (and never more than [`LISTING_MAX`]), saying so
     /// where there are more. Follows `pg_wal` and `pg_tblspc/<oid>` when they are the path itself.

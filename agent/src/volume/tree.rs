@@ -43,10 +43,16 @@ pub struct VolumeTree {
 }
 
 impl VolumeTree {
-    /// A tree over `mounts`, with PGDATA in the directory `pgdata` of the data volume.
+    /// A tree over `mounts`, with PGDATA in the directory `pgdata` of the data volume, or MariaDB's data volume as it is.
     #[must_use]
     pub fn from_mounts(mounts: Vec<Mount>) -> Self {
-        let data = match mounts.iter().find(|mount| mount.role == VolumeRole::PgData) {
+        let is_data = |mount: &&Mount| matches!(mount.role, VolumeRole::PgData | VolumeRole::MariadbData);
+        let data = match mounts.iter().find(is_data) {
+            Some(Mount {
+                role: VolumeRole::MariadbData,
+                root: Ok(root),
+                ..
+            }) => root.try_clone().map_err(|error| ReadError::io(".", &error)),
             None => Err(ReadError::NotMounted {
                 detail: "the instance has no data volume".to_owned(),
             }),
@@ -154,30 +160,11 @@ impl VolumeTree {
 impl DataDirectory for VolumeTree {
     fn open(&self, path: &RelativePath) -> Result<File, ReadError> {
         let (root, below) = self.place(path, false)?;
-        let fail = |errno| ReadError::errno(path.as_str(), errno);
-        // First a handle, which has no side effect on devices and does not wait for the writer of a FIFO.
-        let handle =
-            openat2(root, below.as_path(), beneath(OFlag::O_PATH | OFlag::O_NOFOLLOW)).map_err(fail)?;
-        match kind(&fstat(&handle).map_err(fail)?) {
-            FileKind::File => {}
-            found => {
-                return Err(ReadError::WrongType {
-                    path: path.to_string(),
-                    found,
-                });
-            }
-        }
-        // The very inode that was looked at: by its handle, not by its name.
-        let itself = format!("/proc/self/fd/{}", handle.as_raw_fd());
-        let flags = OFlag::O_RDONLY | OFlag::O_NONBLOCK | OFlag::O_NOCTTY | OFlag::O_CLOEXEC;
-        let descriptor = open(itself.as_str(), flags, Mode::empty()).map_err(|errno| match errno {
-            Errno::ENOENT => ReadError::Io {
-                path: path.to_string(),
-                detail: "/proc is not mounted".to_owned(),
-            },
-            other => fail(other),
-        })?;
-        Ok(File::from(descriptor))
+        open_file(root, &below, path.as_str())
+    }
+
+    fn open_on(&self, volume: &VolumeRole, path: &RelativePath) -> Result<File, ReadError> {
+        open_file(self.mount(volume)?, path, path.as_str())
     }
 
     fn list(&self, path: &RelativePath, limit: usize) -> Result<Listing, ReadError> {
@@ -293,6 +280,32 @@ fn link_target(link: &OwnedFd, path: &str) -> Result<PathBuf, ReadError> {
             why: "its target is not UTF-8".to_owned(),
         }),
     }
+}
+
+fn open_file(root: BorrowedFd<'_>, below: &RelativePath, shown: &str) -> Result<File, ReadError> {
+    let fail = |errno| ReadError::errno(shown, errno);
+    // First a handle, which has no side effect on devices and does not wait for the writer of a FIFO.
+    let handle = openat2(root, below.as_path(), beneath(OFlag::O_PATH | OFlag::O_NOFOLLOW)).map_err(fail)?;
+    match kind(&fstat(&handle).map_err(fail)?) {
+        FileKind::File => {}
+        found => {
+            return Err(ReadError::WrongType {
+                path: shown.to_owned(),
+                found,
+            });
+        }
+    }
+    // The very inode that was looked at: by its handle, not by its name.
+    let itself = format!("/proc/self/fd/{}", handle.as_raw_fd());
+    let flags = OFlag::O_RDONLY | OFlag::O_NONBLOCK | OFlag::O_NOCTTY | OFlag::O_CLOEXEC;
+    let descriptor = open(itself.as_str(), flags, Mode::empty()).map_err(|errno| match errno {
+        Errno::ENOENT => ReadError::Io {
+            path: shown.to_owned(),
+            detail: "/proc is not mounted".to_owned(),
+        },
+        other => fail(other),
+    })?;
+    Ok(File::from(descriptor))
 }
 
 fn list(root: BorrowedFd<'_>, below: &RelativePath, limit: usize, path: &str) -> Result<Listing, ReadError> {

@@ -49,7 +49,7 @@ pub(crate) struct Stage {
 impl Stage {
     pub(crate) fn new() -> Self {
         let directory = tempfile::tempdir().unwrap();
-        for name in ["kubelet", "allowed", "elsewhere"] {
+        for name in ["kubelet", "allowed", "elsewhere", "scratch"] {
             fs::create_dir(directory.path().join(name)).unwrap();
         }
         let since = std::time::SystemTime::now()
@@ -110,6 +110,7 @@ impl Stage {
             kubelet_root: self.at("kubelet"),
             proc: self.proc.clone(),
             allowed_volume_roots: vec![self.at("allowed")],
+            scratch: self.at("scratch"),
         };
         // A runtime of the test before may still be ending.
         until(Duration::from_secs(10), "one thread", || {
