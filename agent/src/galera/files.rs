@@ -74,7 +74,7 @@ pub fn data(files: &Files<'_>, listing: &Listing) -> Result<DataFiles, Missing> 
             "mariadb_upgrade_info" => upgrade[0] = plain,
             "mysql_upgrade_info" => upgrade[1] = plain,
             name if name.starts_with("ib_logfile") => found.redo_files += u32::from(plain),
-            name if name.starts_with("GRA_") && name.ends_with(".log") => found.failed_write_sets += 1,
+            name if name.starts_with("GRA_") => found.failed_write_sets += 1,
             name if name.starts_with("gcache.page.") => {
                 found.cache_pages += 1;
                 found.cache_page_bytes = found.cache_page_bytes.saturating_add(entry.allocated);

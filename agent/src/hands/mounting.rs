@@ -72,6 +72,14 @@ impl Context {
     }
 }
 
+/// The same directory as a mount of its own, nowhere yet. Only of a directory in this process's mount namespace.
+pub(super) fn again(directory: BorrowedFd<'_>) -> Result<OwnedFd, Errno> {
+    let flags = libc::OPEN_TREE_CLONE | libc::OPEN_TREE_CLOEXEC | libc::AT_EMPTY_PATH.cast_unsigned();
+    // SAFETY: a descriptor that is ours, a valid string, and flags.
+    #[allow(unsafe_code, reason = "there is no wrapper of open_tree(2)")]
+    descriptor(unsafe { libc::syscall(libc::SYS_open_tree, directory.as_raw_fd(), c"".as_ptr(), flags) })
+}
+
 /// Puts a mount at `place`, a path of this process.
 pub(super) fn attach(mount: BorrowedFd<'_>, place: &CStr) -> Result<(), Errno> {
     // SAFETY: a descriptor that is ours, and strings that live through the call.

@@ -226,13 +226,13 @@ async fn recover(
     };
     Ok(match budget.run(run).await?.transpose()? {
         None => budget.too_slow().into(),
-        Some(Ok(run)) => position(run),
+        Some(Ok(run)) => position(&run),
         Some(Err(RecoverError::NoData(proof))) => Reading::absent(proof),
         Some(Err(error)) => Reading::unread(kind_of_recover(&error), error.to_string()),
     })
 }
 
-fn position(run: RecoveryRun) -> Reading<RecoveredPosition> {
+fn position(run: &RecoveryRun) -> Reading<RecoveredPosition> {
     match (recovered::parse(run.log.as_bytes()), run.exit) {
         (Ok(recovered), Some(0)) => {
             let position = RecoveredPosition {

@@ -110,7 +110,10 @@ pub(crate) fn privileges() {
     };
     // DAC_READ_SEARCH 2, KILL 5, SETGID 6, SETUID 7, SYS_PTRACE 19, and for recoveries SYS_CHROOT 18, SYS_ADMIN 21; not
     // DAC_OVERRIDE, CHOWN, FOWNER.
-    let keep: u64 = [2, 5, 6, 7, 18, 19, 21].into_iter().map(|bit: u32| 1 << bit).sum();
+    let keep: u64 = [2, 5, 6, 7, 18, 19, 21]
+        .into_iter()
+        .map(|bit: u32| 1 << bit)
+        .sum();
     for set in ["CapPrm:", "CapEff:", "CapBnd:"] {
         assert_eq!(u64::from_str_radix(&field(set), 16).unwrap(), keep, "{set}");
     }

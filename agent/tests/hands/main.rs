@@ -5,6 +5,7 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot set its stage fails")]
 
 mod hostile;
+mod mariadb;
 mod postgres;
 mod processes;
 mod server;
@@ -15,7 +16,7 @@ mod volumes;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::ExitCode;
 
-const TESTS: [(&str, fn()); 18] = [
+const TESTS: [(&str, fn()); 20] = [
     (
         "volumes::a_csi_volume_is_read_where_kubelet_mounts_it",
         volumes::csi,
@@ -64,6 +65,8 @@ const TESTS: [(&str, fn()); 18] = [
         "service::answers_come_in_time_when_the_hands_do_not",
         service::in_time,
     ),
+    ("mariadb::a_galera_node_is_read_in_every_state", mariadb::life),
+    ("mariadb::what_must_not_be_recovered_is_not", mariadb::refusals),
 ];
 
 fn main() -> ExitCode {

@@ -211,8 +211,9 @@ impl Cgroup {
     }
 }
 
-impl Drop for Cgroup {
-    fn drop(&mut self) {
+impl Cgroup {
+    /// Ends every process in it.
+    pub(crate) fn end_all(&self) {
         let deadline = Instant::now() + Duration::from_secs(10);
         while !self.processes().is_empty() && Instant::now() < deadline {
             for pid in self.processes() {
@@ -223,6 +224,12 @@ impl Drop for Cgroup {
             }
             std::thread::yield_now();
         }
+    }
+}
+
+impl Drop for Cgroup {
+    fn drop(&mut self) {
+        self.end_all();
         let mut directory = self.leaf.clone();
         while directory.starts_with(&self.root) {
             let _ = fs::remove_dir(&directory);

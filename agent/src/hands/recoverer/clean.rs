@@ -10,6 +10,9 @@ pub(in crate::hands) const UPPER: &str = "upper";
 /// Its work directory.
 pub(in crate::hands) const WORK: &str = "work";
 
+/// Where the data directory is while the overlay is made.
+pub(in crate::hands) const LOWER: &str = "lower";
+
 /// Directories below each other that are counted; nothing of a database is deeper.
 const DEPTH: usize = 8;
 
@@ -19,7 +22,7 @@ fn path(run: BorrowedFd<'_>, name: &str) -> PathBuf {
 
 /// Whether anything is left.
 pub(in crate::hands) fn left(run: BorrowedFd<'_>) -> bool {
-    [UPPER, WORK]
+    [UPPER, WORK, LOWER]
         .iter()
         .any(|name| fs::symlink_metadata(path(run, name)).is_ok())
 }
@@ -34,10 +37,14 @@ pub(in crate::hands) fn owner(run: BorrowedFd<'_>) -> Option<fs::Metadata> {
 
 /// Removes all of it, as its owner.
 pub(in crate::hands) fn all(run: BorrowedFd<'_>) {
+    // Always empty: the data directory is mounted there in another namespace, if at all.
+    let _ = fs::remove_dir(path(run, LOWER));
     for name in [UPPER, WORK] {
         let root = path(run, name);
-        // The kernel makes `work/work` without any permission.
-        let _ = fs::set_permissions(root.join(WORK), fs::Permissions::from_mode(0o700));
+        // The kernel makes these without any permission.
+        for closed in ["work", "work/incompat", "work/incompat/volatile"] {
+            let _ = fs::set_permissions(root.join(closed), fs::Permissions::from_mode(0o700));
+        }
         if let Err(error) = fs::remove_dir_all(&root)
             && error.kind() != std::io::ErrorKind::NotFound
         {

@@ -1,10 +1,11 @@
 //! The recoverer and its child, the server: see [`super::recover`].
 
 pub(super) mod clean;
+mod overlay;
 mod server;
 
 use std::io::Read;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
@@ -13,12 +14,10 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sched::{CloneFlags, setns};
 use nix::sys::prctl;
 use nix::sys::signal::{Signal, kill};
-use nix::sys::stat::{Mode, mkdirat};
 use nix::sys::wait::{WaitStatus, waitpid};
 use nix::unistd::{Pid, pipe2};
 
 use super::fork::{Fork, fork};
-use super::mounting::Context;
 use super::privilege::become_recoverer;
 use super::verb::{RecoverError, RecoveryRun};
 
@@ -83,7 +82,7 @@ pub(super) fn run(plan: &Plan, run: BorrowedFd<'_>) -> Report {
 }
 
 fn carry_out(plan: &Plan, run: BorrowedFd<'_>) -> Report {
-    let overlay = overlay(plan, run)?;
+    let overlay = overlay::make(plan, run)?;
     let (log, write) = pipe2(OFlag::O_CLOEXEC).map_err(|errno| step("pipe", errno))?;
     // Its child, not itself, will be in the container's process namespace, where /proc is that of the container.
     setns(&plan.container.processes, CloneFlags::CLONE_NEWPID)
@@ -110,30 +109,6 @@ fn carry_out(plan: &Plan, run: BorrowedFd<'_>) -> Report {
         elapsed_ms: 0,
         scratch_bytes,
     })
-}
-
-/// The data directory below, a directory of ours above. Copying up happens with this process's rights: the data's owner's.
-fn overlay(plan: &Plan, run: BorrowedFd<'_>) -> Result<OwnedFd, RecoverError> {
-    let failed = |what: &'static str| move |errno| step(what, errno);
-    for name in [clean::UPPER, clean::WORK] {
-        mkdirat(run, name, Mode::from_bits_truncate(0o700)).map_err(failed("scratch directories"))?;
-    }
-    let below = |descriptor: i32, name: &str| format!("/proc/self/fd/{descriptor}{name}");
-    let context = Context::open(c"overlay").map_err(failed("overlay file system"))?;
-    let set = |key, value: &str| context.set(key, value).map_err(failed("overlay options"));
-    set(c"source", "hasteward")?;
-    set(c"lowerdir", &below(plan.lower.as_raw_fd(), ""))?;
-    set(
-        c"upperdir",
-        &below(run.as_raw_fd(), &format!("/{}", clean::UPPER)),
-    )?;
-    set(c"workdir", &below(run.as_raw_fd(), &format!("/{}", clean::WORK)))?;
-    // Nothing of it is kept: no need to wait for the disk.
-    context.flag(c"volatile").map_err(failed("overlay options"))?;
-    let attributes = libc::MOUNT_ATTR_NOSUID | libc::MOUNT_ATTR_NODEV | libc::MOUNT_ATTR_NOEXEC;
-    context.mount(attributes).map_err(failed(
-        "mounting the overlay (needs CAP_SYS_ADMIN, and no overlay below --state-dir)",
-    ))
 }
 
 /// The server's output until it closes it, or until time or room are used up.
