@@ -128,6 +128,11 @@ impl Listener {
     }
 }
 
+/// An answer that carries nothing but an error has its status among the headers (gRPC over HTTP/2, *Trailers-Only*).
+fn is_refusal(headers: &http::HeaderMap) -> bool {
+    headers.get("grpc-status").is_some_and(|status| status != "0")
+}
+
 impl Door {
     async fn enter(
         &self,
@@ -212,9 +217,15 @@ impl Door {
         let called = Arc::new(AtomicBool::new(false));
         let calling = called.clone();
         let service = service_fn(move |request: Request<Incoming>| {
-            calling.store(true, Ordering::Relaxed);
-            let (gate, peer) = (gate.clone(), peer.clone());
-            async move { gate.answer(request, (*peer).as_ref()).await }
+            let (gate, peer, calling) = (gate.clone(), peer.clone(), calling.clone());
+            async move {
+                let answer = gate.answer(request, (*peer).as_ref()).await;
+                // A refusal earns nobody a place: else a stranger could hold all of them.
+                if answer.as_ref().is_ok_and(|answer| !is_refusal(answer.headers())) {
+                    calling.store(true, Ordering::Relaxed);
+                }
+                answer
+            }
         });
         let serving = http2_server(self.fleet.settings()).serve_connection(TokioIo::new(stream), service);
         let mut serving = std::pin::pin!(serving);

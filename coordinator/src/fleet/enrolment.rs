@@ -12,7 +12,7 @@ use tokio::sync::Semaphore;
 use tonic::{Request, Response, Status};
 use tracing::{info, warn};
 
-use super::admission::{AdmissionPolicy, Refusal, admit};
+use super::admission::{AdmissionPolicy, Refusal, admit, has_token_form};
 use super::authority::{AuthorityError, CertificateAuthority, Subject};
 use super::registry::Fleet;
 use super::reviewer::TokenReviewer;
@@ -117,6 +117,18 @@ impl EnrolmentService {
                 Failure::new("enrol-busy", FailureKind::Busy, message).retryable(),
             )
         };
+        // What costs nothing to see is seen first: junk must not use up the turns of real agents.
+        let node = NodeName::new(&request.node).map_err(|e| {
+            (
+                "enrol-node",
+                Failure::new("enrol-node", FailureKind::Input, e.to_string()),
+            )
+        })?;
+        let token = SecretString::from(request.token);
+        if !has_token_form(&token) {
+            let refusal = Refusal::MalformedToken;
+            return Err((refusal.code(), Failure::from(&refusal)));
+        }
         if !self
             .bucket
             .lock()
@@ -125,17 +137,10 @@ impl EnrolmentService {
         {
             return Err(busy("too many enrolments at once"));
         }
-        let node = NodeName::new(&request.node).map_err(|e| {
-            (
-                "enrol-node",
-                Failure::new("enrol-node", FailureKind::Input, e.to_string()),
-            )
-        })?;
         let turn = tokio::time::timeout(PATIENCE, self.turns.acquire()).await;
         let Ok(Ok(_turn)) = turn else {
             return Err(busy("too many enrolments are waiting for the API server"));
         };
-        let token = SecretString::from(request.token);
         let pod = admit(&*self.reviewer, &self.policy, &token, &node)
             .await
             .map_err(|refusal: Refusal| (refusal.code(), Failure::from(&refusal)))?;

@@ -352,3 +352,12 @@ async fn a_silent_connection_holds_no_place() {
     version(&talking, Some(&token)).await.unwrap();
     assert_eq!(coordinator.told.count("refused silent"), 1);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_connection_that_only_is_refused_holds_no_place() {
+    let (coordinator, _) = start().await;
+    let stranger = coordinator.dial(None).await;
+    assert!(version(&stranger, Some("a.b.c")).await.is_err());
+    assert!(version(&stranger, None).await.is_err());
+    coordinator.told("refused silent").await;
+}
