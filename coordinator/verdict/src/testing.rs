@@ -111,6 +111,7 @@ impl World {
             collected_at: NOW,
             resource: known(resource),
             instances: (1..=n).map(instance).collect(),
+            roles_moved: false,
         };
         let mut world = Self { ev };
         world.leads(1, 1, &[], 5 * SEGMENT + 1024);
@@ -456,6 +457,7 @@ pub fn place(one: &mut InstanceEvidence, timeline: u32, switches: &[(u32, u64)],
         timeline: tl(timeline),
         method: WalScan::Records,
         system_id: SystemId::new(SYSTEM),
+        abandoned: None,
     });
 }
 

@@ -38,6 +38,7 @@ impl CnpgEngine {
             collected_at: self.clock.now(),
             resource,
             instances,
+            roles_moved: false,
         };
         self.memory.note(&evidence);
         evidence

@@ -241,6 +241,7 @@ fn wal_end(w: wire::WalEnd) -> Result<ev::WalEnd, Nonsense> {
             wire::WalScanMethod::Unspecified => return Err(Nonsense("scan method")),
         },
         system_id: SystemId::new(w.system_id),
+        abandoned: None,
     })
 }
 

@@ -31,6 +31,8 @@ pub(crate) enum Transition<'a> {
     FailoverPending,
     /// `targetPrimary` names another instance than `currentPrimary`.
     Handover(&'a InstanceName),
+    /// Roles or the timeline changed while the evidence was collected.
+    Moved,
     MajorUpgrade,
 }
 
@@ -100,7 +102,9 @@ impl<'a> Case<'a> {
             TargetPrimary::Instance(target) if Some(target) != resource.current_primary.as_ref() => {
                 Some(Transition::Handover(target))
             }
-            TargetPrimary::Instance(_) | TargetPrimary::None => None,
+            TargetPrimary::Instance(_) | TargetPrimary::None => {
+                self.ev.roles_moved.then_some(Transition::Moved)
+            }
         }
     }
 

@@ -31,6 +31,7 @@ fn moving(transition: Transition<'_>) -> String {
             "a failover is pending: the operator waits for the WAL receivers to go down".to_owned()
         }
         Transition::Handover(target) => format!("the role of primary is on its way to {target}"),
+        Transition::Moved => "roles or the timeline changed while the instances were read, or that they did not was not confirmed".to_owned(),
         Transition::MajorUpgrade => "a major upgrade of PostgreSQL is in progress".to_owned(),
     }
 }

@@ -22,6 +22,10 @@ pub struct CnpgEvidence {
     pub resource: Evidence<ClusterResource>,
     /// Every instance that the status names, or that a pod or PVC of this cluster exists for.
     pub instances: Vec<InstanceEvidence>,
+    /// Current primary, target primary or timeline changed between the first and the last read of the resource, or that they
+    /// did not change could not be confirmed. The instances were then read in different worlds, and nothing follows from them.
+    #[serde(default)]
+    pub roles_moved: bool,
 }
 
 /// The parts of `postgresql.cnpg.io/v1 Cluster` that decide something.
@@ -328,6 +332,10 @@ pub struct WalEnd {
     pub method: WalScan,
     /// System identifier in the WAL's long page header.
     pub system_id: Option<SystemId>,
+    /// WAL of an older timeline past the point where the current one left it: that timeline and where it was left. A rewind
+    /// or a promotion removed it from history, and it may be held nowhere else.
+    #[serde(default)]
+    pub abandoned: Option<(TimelineId, Lsn)>,
 }
 
 /// How the end of WAL was found.

@@ -95,6 +95,10 @@ fn cluster(case: &Case<'_>) -> Vec<Refusal> {
                 format!("the role of primary is on its way to {to}"),
             ));
         }
+        Some(Transition::Moved) => refusals.push(stop(
+            Code::RoleMoving,
+            "roles or the timeline changed while the instances were read",
+        )),
         Some(Transition::MajorUpgrade) => {
             refusals.push(stop(Code::MajorUpgrade, "a major upgrade is in progress"));
         }

@@ -90,6 +90,18 @@ fn transition(finding: &Finding<'_, '_>) -> Option<Diagnosis> {
                 format!("the role of primary is on its way to {target}"),
             )
         },
+        Transition::Moved => Diagnosis {
+            evidence: vec![
+                "current primary, target primary or timeline differ between the first and the last read, or could not be confirmed"
+                    .to_owned(),
+            ],
+            remedy: format!("ask again: {}", finding.triage()),
+            ..general(
+                "cnpg-role-moving",
+                Severity::Info,
+                "roles moved while the instances were read".to_owned(),
+            )
+        },
         Transition::MajorUpgrade => Diagnosis {
             evidence: vec!["the operator upgrades PostgreSQL to another major version".to_owned()],
             remedy: watch,

@@ -263,6 +263,7 @@ fn to_instance(one: &mut InstanceEvidence, change: Change) {
                 timeline: tl(timeline),
                 method,
                 system_id: id.and_then(SystemId::new),
+                abandoned: None,
             });
         }
         Change::Control(lsn, timeline, recovered, state, backup) if one.disk.control.value().is_some() => {

@@ -126,6 +126,31 @@ fn roles_on_the_move_and_upgrades_are_waited_for() {
     assert_eq!((report.exit_code(), action(&report, 2)), (4, Action::Wait));
 }
 
+/// Instances that were read before and after a failover do not fit together, whatever each of them says.
+#[test]
+fn roles_that_moved_while_they_were_read_prove_nothing() {
+    for mut world in [
+        oracle::crash_loop(),
+        oracle::lose_slot(),
+        oracle::diverge_empty(),
+        oracle::volume_gone(),
+    ] {
+        world.ev.roles_moved = true;
+        let report = assess(&world.ev);
+        assert_eq!(
+            (report.verdict.kind, report.exit_code(), action(&report, 2)),
+            (VerdictKind::Undeterminable, 4, Action::Wait)
+        );
+        assert!(ids(&report).contains(&"cnpg-role-moving"));
+        assert!(
+            report
+                .instances
+                .iter()
+                .all(|one| matches!(one.action, Action::None | Action::Wait))
+        );
+    }
+}
+
 #[test]
 fn a_designated_primary_stands_for_its_cluster() {
     let mut world = World::healthy(2);

@@ -34,6 +34,12 @@ fn hot(change: impl FnOnce(&mut crate::evidence::cnpg::ClusterResource)) -> Worl
     world
 }
 
+fn moved() -> World {
+    let mut world = oracle::lose_slot();
+    world.ev.roles_moved = true;
+    world
+}
+
 /// Stopped by a signal, while the primary still lists it.
 fn stale_row() -> World {
     let mut world = World::healthy(3);
@@ -64,6 +70,7 @@ fn stale_row() -> World {
 #[case::undeterminable_forced(oracle::corrupt_control(false, false), Some(2), true, Ok(1))]
 #[case::failover_pending(hot(|r| r.target_primary = TargetPrimary::Pending), Some(2), true, Err((Code::RoleMoving, false)))]
 #[case::handover(hot(|r| r.target_primary = TargetPrimary::Instance(name(3))), Some(2), true, Err((Code::RoleMoving, false)))]
+#[case::moved(moved(), Some(2), true, Err((Code::RoleMoving, false)))]
 #[case::target_primary(hot(|r| r.target_primary = TargetPrimary::Instance(name(2))), Some(2), true, Err((Code::RoleMoving, false)))]
 #[case::hibernation(hot(|r| r.hibernation = true), Some(2), true, Err((Code::Hibernation, false)))]
 #[case::replica_switch(hot(|r| r.replica_switch_in_progress = true), None, false, Err((Code::ReplicaSwitch, false)))]
