@@ -1,6 +1,7 @@
 //! Collects the evidence of one cluster: caches, then every agent at once.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures::future::join_all;
@@ -23,6 +24,17 @@ const MARGIN: Duration = Duration::from_millis(500);
 /// How long the API server may take to confirm the custom resource.
 const CONFIRM: Duration = Duration::from_secs(1);
 
+/// Who is primary, at the end of a collection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Roles {
+    /// As at its beginning.
+    Stand,
+    /// It changed in between.
+    Moved,
+    /// The API server does not say.
+    Unconfirmed,
+}
+
 impl CnpgEngine {
     /// Everything known of `cluster`, by `deadline`.
     pub(super) async fn collect(&self, cluster: &ClusterRef, deadline: Instant) -> CnpgEvidence {
@@ -44,28 +56,42 @@ impl CnpgEngine {
         evidence
     }
 
+    /// The custom resource as the API server has it now; why not, where it does not say.
+    async fn fetch(&self, cluster: &ClusterRef) -> Result<Option<crate::kubernetes::Cluster>, String> {
+        let api: kube::Api<crate::kubernetes::Cluster> =
+            kube::Api::namespaced(self.client.clone(), &cluster.namespace);
+        match tokio::time::timeout(CONFIRM, api.get_opt(&cluster.name)).await {
+            Ok(answer) => answer.map_err(|error| error.to_string()),
+            Err(_) => Err(format!("no answer within {} ms", CONFIRM.as_millis())),
+        }
+    }
+
+    /// Whether the roles are still those under which `evidence` was read.
+    pub(super) async fn roles(&self, evidence: &CnpgEvidence) -> Roles {
+        let Some(before) = evidence.resource.value() else { return Roles::Unconfirmed };
+        let Ok(Some(object)) = self.fetch(&evidence.cluster).await else { return Roles::Unconfirmed };
+        let now = kubernetes::resource(&object);
+        let same = (&now.uid, &now.current_primary, &now.target_primary, now.timeline)
+            == (&before.uid, &before.current_primary, &before.target_primary, before.timeline);
+        if same { Roles::Stand } else { Roles::Moved }
+    }
+
     /// The custom resource, confirmed by the API server where it answers, and the names of its instances.
     async fn confirmed(
         &self,
         cluster: &ClusterRef,
     ) -> (Evidence<ClusterResource>, Option<BTreeSet<InstanceName>>) {
-        let api: kube::Api<crate::kubernetes::Cluster> =
-            kube::Api::namespaced(self.client.clone(), &cluster.namespace);
-        let fresh = tokio::time::timeout(CONFIRM, api.get_opt(&cluster.name)).await;
+        let fresh = self.fetch(cluster).await;
         let confirmed_at = self.clock.now();
         let (object, source, read_at) = match fresh {
-            Ok(Ok(Some(object))) => (std::sync::Arc::new(object), "API server".to_owned(), confirmed_at),
-            Ok(Ok(None)) => {
+            Ok(Some(object)) => (Arc::new(object), "API server".to_owned(), confirmed_at),
+            Ok(None) => {
                 return (
                     Evidence::absent("the API server answered that it does not exist"),
                     None,
                 );
             }
-            not_confirmed => {
-                let why = match not_confirmed {
-                    Ok(Err(error)) => error.to_string(),
-                    _ => format!("no answer within {} ms", CONFIRM.as_millis()),
-                };
+            Err(why) => {
                 let state = self.caches.clusters.state();
                 match self.caches.clusters.get(&cluster.namespace, &cluster.name) {
                     Some(object) => (

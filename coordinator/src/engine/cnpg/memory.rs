@@ -46,9 +46,14 @@ impl Memory {
     /// Notes what `evidence` shows, for the next time.
     pub(super) fn note(&self, evidence: &CnpgEvidence) {
         let at = evidence.collected_at;
+        // Rows of an instance that was promoted apart say nothing about the primary's replicas; what it wrote counts.
+        let primary = evidence.resource.value().and_then(|r| r.current_primary.as_ref());
         for instance in &evidence.instances {
-            if let Some(server) = instance.server.value().filter(|s| !s.in_recovery) {
+            let Some(server) = instance.server.value().filter(|s| !s.in_recovery) else { continue };
+            if Some(&instance.name) == primary {
                 self.note_primary(&evidence.cluster, &instance.name, server, at);
+            } else {
+                self.note_written(&evidence.cluster, &instance.name, server, at);
             }
         }
         let streaming = streaming_names(evidence);
@@ -72,11 +77,9 @@ impl Memory {
         primary: &Server,
         at: UnixMillis,
     ) {
+        self.note_written(cluster, name, primary, at);
         let Some(timeline) = primary.timeline else { return };
         let mut seen = self.lock();
-        if let Some(lsn) = primary.flush {
-            seen.entry(key(cluster, name)).or_default().written = Some(Remembered { timeline, lsn, at });
-        }
         for row in &primary.standbys {
             let (StandbyState::Streaming, Some(lsn)) = (row.state, row.flush) else {
                 continue;
@@ -87,6 +90,11 @@ impl Memory {
             seen.entry(key(cluster, &instance)).or_default().streaming =
                 Some(Remembered { timeline, lsn, at });
         }
+    }
+
+    fn note_written(&self, cluster: &ClusterRef, name: &InstanceName, writer: &Server, at: UnixMillis) {
+        let (Some(timeline), Some(lsn)) = (writer.timeline, writer.flush) else { return };
+        self.lock().entry(key(cluster, name)).or_default().written = Some(Remembered { timeline, lsn, at });
     }
 
     /// Drops what belongs to none of `clusters`.

@@ -12,9 +12,11 @@ use std::time::Duration;
 
 use hasteward_proto::failure::{Failure, FailureKind};
 use hasteward_proto::primitive::{ClusterRef, Engine};
+use hasteward_verdict::evidence::cnpg::CnpgEvidence;
 use hasteward_verdict::report::{ClusterRow, TriageReport};
 use tokio::time::Instant;
 
+use self::collect::Roles;
 use self::memory::Memory;
 use super::agents::Agents;
 use crate::clock::Clock;
@@ -49,8 +51,20 @@ impl CnpgEngine {
     pub async fn triage(&self, cluster: &ClusterRef, limit: Duration) -> Result<TriageReport, Failure> {
         self.known(cluster)?;
         let deadline = Instant::now() + limit;
+        let mut evidence = self.gather(cluster, deadline).await;
+        let mut roles = self.roles(&evidence).await;
+        if roles == Roles::Moved {
+            // A switchover in between mixes two states of the cluster: one more look usually sees only one.
+            evidence = self.gather(cluster, deadline).await;
+            roles = self.roles(&evidence).await;
+        }
+        evidence.roles_moved = roles != Roles::Stand;
+        Ok(hasteward_verdict::cnpg::assess(&evidence))
+    }
+
+    /// Everything known, and everything that the pure core still wants to know; a healthy cluster leaves no question.
+    async fn gather(&self, cluster: &ClusterRef, deadline: Instant) -> CnpgEvidence {
         let mut evidence = self.collect(cluster, deadline).await;
-        // The pure core says what it still needs; a healthy cluster needs nothing more.
         let unscanned = hasteward_verdict::cnpg::unscanned(&evidence);
         if !unscanned.is_empty() {
             self.scan(&mut evidence, &unscanned, deadline).await;
@@ -62,7 +76,7 @@ impl CnpgEngine {
             }
             self.answer(&mut evidence, &questions, deadline).await;
         }
-        Ok(hasteward_verdict::cnpg::assess(&evidence))
+        evidence
     }
 
     /// A line for every cluster of `namespace` (`None` = all).
