@@ -7,6 +7,8 @@
 #[allow(unreachable_pub, reason = "shared by tests")]
 mod support;
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use hasteward_proto::failure::FailureKind;
@@ -164,4 +166,23 @@ async fn an_unknown_cluster_names_those_that_exist() {
     let failure = scene.engine.triage(&other, LIMIT).await.unwrap_err();
     assert_eq!(failure.kind, FailureKind::NotFound);
     assert!(failure.hint.unwrap().contains("db/pg"));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn evidence_of_two_primaries_reigns_proves_nothing() {
+    let scene = Arc::new(Scene::start().await);
+    scene.healthy_cluster().await;
+    // Each time that the primary is read, the roles change right after the custom resource was.
+    let turn = Arc::new(AtomicUsize::new(0));
+    let (switching, count) = (Arc::downgrade(&scene), turn.clone());
+    scene.agents.before(move || {
+        let next = ["pg-2", "pg-1"][count.fetch_add(1, Ordering::Relaxed) % 2];
+        switching.upgrade().unwrap().switch_to(next)
+    });
+    let report = scene.engine.triage(&support::cluster(), LIMIT).await.unwrap();
+    assert_eq!(turn.load(Ordering::Relaxed), 2, "it looked once more");
+    assert_eq!(report.verdict.kind, VerdictKind::Undeterminable, "{report:#?}");
+    assert_eq!(report.exit_code(), 4);
+    let calm = |action| matches!(action, Action::None | Action::Wait | Action::Blocked);
+    assert!(report.instances.iter().all(|i| calm(i.action)), "{report:#?}");
 }

@@ -202,12 +202,21 @@ fn reply(server: wire::Server, state: wire::ClusterState, standby: bool) -> wire
 pub struct FakeAgents {
     answers: Arc<Mutex<BTreeMap<String, Answer>>>,
     asked: Arc<Mutex<Vec<(String, wire::Target)>>>,
+    before: Arc<Mutex<Option<Before>>>,
 }
+
+/// Happens before the agent of node-1 answers.
+type Before = Arc<dyn Fn() -> BoxFuture<'static, ()> + Send + Sync>;
 
 impl FakeAgents {
     /// From now on `node` answers this.
     pub fn set(&self, node: &str, answer: Answer) {
         self.answers.lock().unwrap().insert(node.to_owned(), answer);
+    }
+
+    /// From now on this happens before the agent of node-1 answers.
+    pub fn before(&self, act: impl Fn() -> BoxFuture<'static, ()> + Send + Sync + 'static) {
+        *self.before.lock().unwrap() = Some(Arc::new(act));
     }
 
     /// What `node` was asked.
@@ -240,8 +249,17 @@ impl Agents for FakeAgents {
         let target = request.target.unwrap_or_default();
         self.asked.lock().unwrap().push((node.to_string(), target));
         let answer = self.answers.lock().unwrap().get(node.as_str()).cloned();
+        let before = self
+            .before
+            .lock()
+            .unwrap()
+            .clone()
+            .filter(|_| node.as_str() == "node-1");
         let node = node.clone();
         async move {
+            if let Some(act) = before {
+                act().await;
+            }
             match answer {
                 Some(Answer::Reply(reply)) => Ok(*reply),
                 Some(Answer::Hang) => {
@@ -419,6 +437,18 @@ impl Scene {
             status && (nodes, pods, claims) == (3, 3, 3) && self.caches.volumes.list(|_| true).len() == 3
         })
         .await;
+    }
+
+    /// Makes `name` the current and target primary in the custom resource's status.
+    pub fn switch_to(&self, name: &str) -> BoxFuture<'static, ()> {
+        let api = self.api("clusters");
+        let status = json!({"status": {"currentPrimary": name, "targetPrimary": name}});
+        async move {
+            api.patch_status("pg", &PatchParams::default(), &Patch::Merge(&status))
+                .await
+                .unwrap();
+        }
+        .boxed()
     }
 
     /// Requests fail as `rules` say from now on.

@@ -68,11 +68,20 @@ impl CnpgEngine {
 
     /// Whether the roles are still those under which `evidence` was read.
     pub(super) async fn roles(&self, evidence: &CnpgEvidence) -> Roles {
-        let Some(before) = evidence.resource.value() else { return Roles::Unconfirmed };
-        let Ok(Some(object)) = self.fetch(&evidence.cluster).await else { return Roles::Unconfirmed };
+        let Some(before) = evidence.resource.value() else {
+            return Roles::Unconfirmed;
+        };
+        let Ok(Some(object)) = self.fetch(&evidence.cluster).await else {
+            return Roles::Unconfirmed;
+        };
         let now = kubernetes::resource(&object);
         let same = (&now.uid, &now.current_primary, &now.target_primary, now.timeline)
-            == (&before.uid, &before.current_primary, &before.target_primary, before.timeline);
+            == (
+                &before.uid,
+                &before.current_primary,
+                &before.target_primary,
+                before.timeline,
+            );
         if same { Roles::Stand } else { Roles::Moved }
     }
 

@@ -49,7 +49,9 @@ impl Memory {
         // Rows of an instance that was promoted apart say nothing about the primary's replicas; what it wrote counts.
         let primary = evidence.resource.value().and_then(|r| r.current_primary.as_ref());
         for instance in &evidence.instances {
-            let Some(server) = instance.server.value().filter(|s| !s.in_recovery) else { continue };
+            let Some(server) = instance.server.value().filter(|s| !s.in_recovery) else {
+                continue;
+            };
             if Some(&instance.name) == primary {
                 self.note_primary(&evidence.cluster, &instance.name, server, at);
             } else {
@@ -93,7 +95,9 @@ impl Memory {
     }
 
     fn note_written(&self, cluster: &ClusterRef, name: &InstanceName, writer: &Server, at: UnixMillis) {
-        let (Some(timeline), Some(lsn)) = (writer.timeline, writer.flush) else { return };
+        let (Some(timeline), Some(lsn)) = (writer.timeline, writer.flush) else {
+            return;
+        };
         self.lock().entry(key(cluster, name)).or_default().written = Some(Remembered { timeline, lsn, at });
     }
 
