@@ -181,12 +181,24 @@ fn replica(case: &Case<'_>, member: &Member<'_>) -> Conduct {
     }
     match (&member.relation, &supply) {
         (Relation::Parted(parted), _) => return off_timeline(case, member, Some(parted)),
-        (Relation::Nothing(Nothing::Unfinished(why)), _) if subject.server().is_none() => {
+        // Right after a first clone the server refuses everybody (57P03) while it replays the backup it was made from.
+        (Relation::Nothing(Nothing::Unfinished(_)), _)
+            if subject.server().is_none() && subject.running() != Some(false) && !subject.stopped() =>
+        {
+            return conduct(
+                Action::Wait,
+                "it is not known to be down: it may be replaying its base backup",
+            );
+        }
+        (Relation::Nothing(Nothing::Unfinished(why)), _) if subject.running() == Some(false) => {
             return destroy(
                 case,
                 Action::Reseed,
                 format!("it is an unfinished base backup: {why}"),
             );
+        }
+        (Relation::Nothing(Nothing::Empty), _) if subject.running() == Some(true) => {
+            return conduct(Action::Wait, "its PGDATA is empty, and a server runs");
         }
         (Relation::Nothing(Nothing::Empty), _) => {
             return destroy(case, Action::Reseed, "its PGDATA is empty");
@@ -215,7 +227,8 @@ fn settled(case: &Case<'_>, member: &Member<'_>, supply: &Supply) -> Option<Cond
         let parted = member.parted();
         return Some(off_timeline(case, member, parted.as_ref()));
     }
-    let known = matches!(member.relation, Relation::Contained | Relation::Remembered(_));
+    // Its end must have been read: where it was seen once is no proof that erasing it loses nothing.
+    let known = member.relation == Relation::Contained;
     if subject.control_corrupt() && subject.running() != Some(true) && known {
         return Some(
             destroy(

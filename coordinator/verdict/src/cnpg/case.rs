@@ -153,7 +153,10 @@ fn uncompared(subject: &Subject<'_>, resource: Option<&ClusterResource>) -> Rela
         Some(Nothing::Joining | Nothing::Unfinished(_)) if subject.is_primary => {
             Relation::Unread("it is being made or restored".to_owned())
         }
-        Some(nothing) => Relation::Nothing(nothing),
+        Some(nothing) => match nothing.doubt(subject) {
+            None => Relation::Nothing(nothing),
+            Some(why) => Relation::Unread(why),
+        },
         None => relation::reader(subject).map_or_else(Relation::Unread, |_| Relation::Uncompared),
     }
 }

@@ -44,6 +44,16 @@ pub(crate) enum Nothing {
     Unfinished(String),
 }
 
+impl Nothing {
+    /// An empty or unfinished PGDATA proves nothing of a data directory that was set aside on the same volume.
+    pub(crate) fn doubt(&self, subject: &Subject<'_>) -> Option<String> {
+        match self {
+            Self::Empty | Self::Unfinished(_) => subject.set_aside(),
+            Self::VolumeGone(_) | Self::Joining => None,
+        }
+    }
+}
+
 /// Two histories that parted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Parted {
@@ -199,10 +209,23 @@ fn twins(first: &Subject<'_>, second: &Subject<'_>) -> bool {
     first.stood_by() == Some(false) && second.stood_by() == Some(false)
 }
 
-/// `one` is ahead on the history of `other`, whose server runs: `other` has written on since it was read.
+/// `one` is ahead on the history of `other`, whose server runs and sends it WAL: `other` has written on since it was read.
+///
+/// A replica that receives nothing now got nothing from `other` after `other` was read; what it has more, `other` lost.
 fn merely_read_later(one: &Reader<'_>, other: &Reader<'_>) -> bool {
     let runs = other.subject.is_primary && other.subject.running() == Some(true);
-    runs && (one.subject.receives() || one.position.lsn.bytes_past(other.position.lsn) <= READ_SKEW)
+    let near = one.position.lsn.bytes_past(other.position.lsn) <= READ_SKEW;
+    runs && (one.subject.receives() || (near && sends(other.subject, one.subject)))
+}
+
+/// The row of `to` on `from` says that WAL is sent right now.
+fn sends(from: &Subject<'_>, to: &Subject<'_>) -> bool {
+    from.server().is_some_and(|server| {
+        server.standbys.iter().any(|row| {
+            row.application_name == to.name().as_str()
+                && matches!(row.state, StandbyState::Streaming | StandbyState::Catchup)
+        })
+    })
 }
 
 /// What lies in `stretches` of an instance, by the commits that were counted there.
@@ -277,7 +300,14 @@ pub(crate) fn relate(subject: &Subject<'_>, primary: &Reader<'_>, resource: &Clu
         return Relation::Foreign(other);
     }
     if let Some(nothing) = nothing(subject) {
-        return Relation::Nothing(nothing);
+        return match nothing.doubt(subject) {
+            None => Relation::Nothing(nothing),
+            // What the primary sends it WAL for lives; anything else is decided by what lies there, and that was not read.
+            Some(why) => match unread(subject, primary, resource, why.clone()) {
+                seen @ Relation::SeenByPrimary(_) => seen,
+                _ => Relation::Unread(why),
+            },
+        };
     }
     match reader(subject) {
         Ok(reader) => match part(&reader, primary) {
@@ -361,17 +391,10 @@ fn unread(subject: &Subject<'_>, primary: &Reader<'_>, resource: &ClusterResourc
         });
     }
     if let Some(seen) = subject.ev.remembered {
-        // On the primary's timeline more can only have come from the primary. On its parent, the position must lie before
-        // the fork, and nothing newer was read that stops short of the end. Further back it may have been the primary in
-        // between.
-        let own = seen.timeline == primary.lineage.timeline();
-        let parent = subject.position.is_none()
-            && primary
-                .lineage
-                .parent()
-                .is_some_and(|(tl, left)| tl == seen.timeline && seen.lsn <= left);
+        // On the primary's own timeline more can only have come from the primary. On any other one the sighting is where it
+        // was at least: what it received after it, and past the fork, nobody saw.
         let wrote_since = subject.ev.last_written.is_some_and(|wrote| wrote.at >= seen.at);
-        if (own || parent) && !wrote_since {
+        if seen.timeline == primary.lineage.timeline() && !wrote_since {
             let source = super::position::Source::Remembered(seen.at);
             let position = Position {
                 timeline: seen.timeline,
@@ -381,6 +404,12 @@ fn unread(subject: &Subject<'_>, primary: &Reader<'_>, resource: &ClusterResourc
             };
             return Relation::Remembered(position);
         }
+        return Relation::Unread(format!(
+            "{why}; it was seen on timeline {} up to {}, and may have gone on from there before the primary began timeline {}",
+            seen.timeline,
+            seen.lsn,
+            primary.lineage.timeline()
+        ));
     }
     Relation::Unread(why)
 }

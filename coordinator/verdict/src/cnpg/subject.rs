@@ -112,6 +112,33 @@ impl<'a> Subject<'a> {
         }
     }
 
+    /// Its postmaster is stopped by a signal or a tracer.
+    pub(crate) fn stopped(&self) -> bool {
+        let processes = self.ev.disk.processes.value();
+        processes
+            .and_then(|all| all.postmaster.as_ref())
+            .is_some_and(|postmaster| postmaster.stopped)
+    }
+
+    /// Why what lies beside PGDATA may hold what PGDATA does not: CNPG's manager renames a directory that it does not trust
+    /// (`pgdata_<time>`), and a dead operation leaves `pgdata.old` or `pgdata.incoming-<id>`. `None` = nothing lies there.
+    pub(crate) fn set_aside(&self) -> Option<String> {
+        match &self.ev.disk.leftovers {
+            Evidence::Known(known) => known
+                .value
+                .iter()
+                .find(|path| !path.ends_with("pg_control.old"))
+                .map(|path| {
+                    format!("another directory lies beside its data ({path}), and nobody compared it")
+                }),
+            Evidence::Absent(_) => None,
+            Evidence::Unread(unread) => Some(format!(
+                "whether another directory lies beside its data is not known: {}",
+                unread.detail
+            )),
+        }
+    }
+
     /// Every system identifier that its server, control file and WAL carry.
     pub(crate) fn systems(&self) -> Vec<SystemId> {
         let server = self.server().map(|server| server.system_id);

@@ -323,8 +323,16 @@ fn proof(case: &Case<'_>, request: &Request, step: &Step) -> Vec<Refusal> {
 fn holds_nothing(member: &Member<'_>) -> Option<Refusal> {
     let name = member.subject.name();
     let why = match &member.relation {
-        Relation::Contained | Relation::SeenByPrimary(_) | Relation::Remembered(_) | Relation::Nothing(_) => {
-            return None;
+        Relation::Contained => return None,
+        Relation::Nothing(nothing) => match (nothing, nothing.doubt(&member.subject)) {
+            (_, Some(why)) => format!("{name} may hold data: {why}"),
+            (Nothing::Unfinished(_) | Nothing::Empty, None) if member.subject.running() == Some(true) => {
+                format!("{name} runs, and may be replaying its base backup")
+            }
+            (_, None) => return None,
+        },
+        Relation::SeenByPrimary(_) | Relation::Remembered(_) => {
+            format!("the end of {name} was not read, only where it was seen")
         }
         Relation::Parted(parted) if !parted.own.may_hold() => return None,
         Relation::Primary => return Some(stop(Code::TargetIsPrimary, format!("{name} is the primary"))),

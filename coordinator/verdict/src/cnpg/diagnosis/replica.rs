@@ -154,7 +154,7 @@ fn unfinished(finding: &Finding<'_, '_>, member: &Member<'_>, conduct: &Conduct)
                 summary,
             ))
         }
-        Relation::Nothing(Nothing::Empty) if stopped => {
+        Relation::Nothing(Nothing::Empty) if stopped && conduct.action != Action::Wait => {
             let summary = format!("the data directory of {name} is empty");
             Some(diagnosis(
                 finding,

@@ -177,6 +177,26 @@ fn a_wrong_plan_is_refused() {
     );
     assert_eq!(refused(&oracle::volume_gone(), 2, Action::Recreate), Ok(()));
 
+    // Another directory lies beside an empty one; only a person may say that it is worth nothing.
+    let mut beside = oracle::crash_loop();
+    let basis = plan(&beside.ev, &request(Some(2), true)).steps[0].basis.clone();
+    beside.get(2).disk.control = Evidence::absent("PGDATA is empty");
+    beside.get(2).disk.wal_end = Evidence::absent("PGDATA is empty");
+    beside.get(2).disk.leftovers = crate::testing::known(vec!["data volume: pgdata_1".to_owned()]);
+    let reseed = Plan {
+        steps: vec![Step {
+            instance: name(2),
+            action: Action::Reseed,
+            basis,
+        }],
+    };
+    assert_eq!(
+        clear(&beside.ev, &request(Some(2), false), &reseed)
+            .map(|_| ())
+            .map_err(|refusal| refusal.code),
+        Err(Code::Undeterminable)
+    );
+
     let world = oracle::lose_slot();
     let mut elsewhere = plan(&world.ev, &request(Some(2), false));
     elsewhere.steps[0].instance = name(3);

@@ -247,12 +247,81 @@ fn a_replica_read_a_moment_later_is_no_alarm() {
     world.stop(1);
     assert!(!questions(&world.ev).is_empty());
     assert_ne!(assess(&world.ev).verdict.kind, VerdictKind::Provable);
-    // Nor is a replica that does not stream ahead by gigabytes for that reason.
+}
+
+/// A replica that receives nothing is not ahead because it was read later: the primary has lost what it has more.
+#[rstest]
+#[case::gigabytes(1 << 30)]
+#[case::a_little(8192)]
+fn a_replica_ahead_that_does_not_stream_holds_what_the_primary_lost(#[case] ahead: u64) {
     let mut world = World::healthy(2);
     world.disconnect(2);
-    place(world.get(2), 1, &[], END + (1 << 30));
-    world.stop(2);
-    assert_eq!(assess(&world.ev).verdict.authority, Some(name(2)));
+    place(world.get(2), 1, &[], END + ahead);
+    let mut down = world.clone();
+    down.stop(2);
+    if let Evidence::Known(known) = &mut world.get(2).server {
+        known.value.receive = Some(at(END + ahead));
+    }
+    for mut world in [world, down] {
+        assert!(!questions(&world.ev).is_empty());
+        world.answer(|_| Some(1));
+        let report = assess(&world.ev);
+        assert_eq!(
+            (report.verdict.kind, report.verdict.authority.clone()),
+            (VerdictKind::LeaderNotPrimary, Some(name(2)))
+        );
+        assert_eq!(action(&report, 2), Action::Blocked);
+    }
+}
+
+/// Its server runs and refuses everybody (57P03) for longer than a start usually takes.
+#[test]
+fn a_new_replica_that_replays_its_base_backup_is_not_erased() {
+    let mut world = World::healthy(3);
+    world.disconnect(2);
+    let one = world.get(2);
+    control(one).backup_start = Some(at(7));
+    one.server = Evidence::unread(
+        UnreadReason::ServerError,
+        "57P03: the database system is starting up",
+    );
+    let report = assess(&world.ev);
+    assert_eq!(
+        (report.verdict.kind, action(&report, 2)),
+        (VerdictKind::Provable, Action::Wait)
+    );
+    assert!(!ids(&report).contains(&"cnpg-unfinished-backup"));
+    assert!(report.diagnoses.iter().all(|one| !one.remedy.contains("destroy")));
+    world.get(2).disk.processes = Evidence::unread(UnreadReason::Timeout, "x");
+    assert_eq!(action(&assess(&world.ev), 2), Action::Wait);
+}
+
+/// CNPG's manager sets a directory aside and clones beside it; the clone died.
+#[rstest]
+#[case(known(vec!["data volume: pgdata_20251120T074850Z".to_owned()]))]
+#[case(known(vec!["data volume: pgdata.old".to_owned()]))]
+#[case(known(vec!["data volume: pgdata.incoming-0191".to_owned()]))]
+#[case(known(vec!["WAL volume: pg_wal_20251120T074850Z".to_owned()]))]
+#[case(Evidence::unread(UnreadReason::Io, "x"))]
+fn what_was_set_aside_may_hold_everything(#[case] leftovers: Evidence<Vec<String>>) {
+    let mut unfinished = oracle::crash_loop();
+    unfinished.get(2).disk.backup_label = known(label("streamed"));
+    let mut empty = oracle::crash_loop();
+    empty.get(2).disk.control = Evidence::absent("PGDATA is empty");
+    empty.get(2).disk.wal_end = Evidence::absent("PGDATA is empty");
+    for mut world in [unfinished, empty] {
+        assert_eq!(action(&assess(&world.ev), 2), Action::Reseed);
+        world.get(2).disk.leftovers = leftovers.clone();
+        let report = assess(&world.ev);
+        assert_eq!(
+            (report.verdict.kind, action(&report, 2)),
+            (VerdictKind::Undeterminable, Action::Blocked)
+        );
+        // Nor does the primary's lost directory make another instance the authority.
+        world.resource().current_primary = Some(name(2));
+        world.resource().target_primary = crate::evidence::cnpg::TargetPrimary::None;
+        assert_eq!(assess(&world.ev).verdict.authority, None);
+    }
 }
 
 #[test]
@@ -371,7 +440,9 @@ fn what_was_seen_may_excuse_and_only_on_the_right_timeline() {
         assess(&world.ev).verdict.kind
     };
     assert_eq!(seen(3, END + 9), VerdictKind::Provable);
-    assert_eq!(seen(2, END), VerdictKind::Provable);
+    // On the parent it is where it was at least: it may have received more, past the fork, before its node went down.
+    assert_eq!(seen(2, END), VerdictKind::Undeterminable);
+    assert_eq!(seen(2, END - 4096), VerdictKind::Undeterminable);
     assert_eq!(seen(2, END + 1), VerdictKind::Undeterminable);
     // It may have been the primary of timeline 2 in between.
     assert_eq!(seen(1, END - 5000), VerdictKind::Undeterminable);

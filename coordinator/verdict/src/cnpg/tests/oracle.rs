@@ -222,7 +222,7 @@ pub(super) fn scale_up() -> World {
 #[case::rewound(rewound(), VerdictKind::Provable, Some(2), Some("cnpg-history-lost"), 1, &[Action::None], 6)]
 #[case::corrupt_control(corrupt_control(true, false), VerdictKind::Provable, Some(1), Some("cnpg-control-file-corrupt"), 2, &[Action::Reseed], 6)]
 #[case::corrupt_unreadable(corrupt_control(false, false), VerdictKind::Undeterminable, None, Some("cnpg-instance-unreadable"), 2, &[Action::Blocked], 4)]
-#[case::corrupt_seen(corrupt_control(false, true), VerdictKind::Provable, Some(1), Some("cnpg-control-file-corrupt"), 2, &[Action::Reseed], 6)]
+#[case::corrupt_seen(corrupt_control(false, true), VerdictKind::Provable, Some(1), Some("cnpg-control-file-corrupt"), 2, &[Action::Blocked], 6)]
 #[case::fill_disk(fill_disk(), VerdictKind::Provable, Some(1), Some("wal-volume-full"), 1, &[Action::Blocked], 6)]
 #[case::fence(fence(), VerdictKind::Provable, Some(1), Some("stale-fence"), 2, &[Action::None], 6)]
 #[case::paused(paused(), VerdictKind::Provable, Some(1), Some("reconciliation-disabled"), 2, &[Action::None], 6)]

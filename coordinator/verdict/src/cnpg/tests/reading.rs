@@ -51,6 +51,9 @@ fn absent_is_proven_and_unknown_is_not() {
     world.get(2).disk.control = Evidence::absent("PGDATA lists no global");
     assert_eq!(assess(&world.ev).verdict.kind, VerdictKind::Undeterminable);
     world.get(2).disk.wal_end = Evidence::absent("PGDATA lists no pg_wal");
+    // A directory that was set aside on the same volume could hold everything.
+    assert_eq!(assess(&world.ev).verdict.kind, VerdictKind::Undeterminable);
+    world.get(2).disk.leftovers = known(Vec::new());
     let report = assess(&world.ev);
     assert_eq!(
         (report.verdict.kind, action(&report, 2)),
