@@ -30,6 +30,9 @@ const ROWS_MAX: usize = 4096;
 /// Bytes of the longest packet that is accepted.
 const PACKET_MAX: usize = 1024 * 1024;
 
+/// Bytes of all rows; a real answer has some ten thousand.
+const ANSWER_MAX: usize = 4 * 1024 * 1024;
+
 /// Password refused.
 const ER_ACCESS_DENIED: u16 = 1045;
 
@@ -89,6 +92,9 @@ pub enum LiveError {
     /// What was said is not MariaDB's protocol.
     #[error("protocol: {0}")]
     Protocol(String),
+    /// It sent more than any server has to say.
+    #[error("answered more than {ANSWER_MAX} bytes")]
+    TooLong,
     /// The answer is not what the query asks for.
     #[error(transparent)]
     Answer(#[from] AnswerError),
@@ -115,6 +121,7 @@ impl From<LiveError> for Unread {
             LiveError::Sql { .. }
             | LiveError::Password { .. }
             | LiveError::Protocol(_)
+            | LiveError::TooLong
             | LiveError::Answer(_) => UnreadKind::ServerError,
         };
         Self::new(kind, format!("server: {error}"))
@@ -142,6 +149,7 @@ pub async fn read(
 async fn ask(socket: &OwnedFd, passwords: &Passwords) -> Result<Server, LiveError> {
     let mut connection = connect(socket, passwords).await?;
     let mut rows = Rows::default();
+    let mut left = ANSWER_MAX;
     for query in [VARIABLES, STATUS] {
         let mut answer = connection.query_iter(query).await?;
         let mut count = 0;
@@ -152,6 +160,8 @@ async fn ask(socket: &OwnedFd, passwords: &Passwords) -> Result<Server, LiveErro
             }
             let (name, value) = mysql_async::from_row_opt::<(String, String)>(row)
                 .map_err(|error| LiveError::Protocol(error.to_string()))?;
+            let length = name.len().saturating_add(value.len());
+            left = left.checked_sub(length).ok_or(LiveError::TooLong)?;
             rows.add(&name, value);
         }
     }

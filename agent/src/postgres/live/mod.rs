@@ -4,10 +4,12 @@
 //! must not hang us, so everything ends at the deadline, and the server's side ends itself by `statement_timeout`.
 
 pub mod answer;
+mod bounded;
 
 use std::time::Duration;
 
 pub use answer::{AnswerError, Archiver, Receiver, Server, ServerSlot, Standby};
+use bounded::Bounded;
 use hasteward_proto::primitive::UnixMillis;
 use tokio::net::UnixStream;
 use tokio::time::{Instant, timeout_at};
@@ -21,6 +23,9 @@ const QUERY: &str = include_str!("server.sql");
 
 /// Least time that a statement gets.
 const LEAST: Duration = Duration::from_millis(100);
+
+/// Bytes that a server may send in all; a real answer has some ten thousand.
+const ANSWER_MAX: usize = 4 * 1024 * 1024;
 
 /// Why the server could not be asked.
 #[derive(Debug, thiserror::Error)]
@@ -45,6 +50,9 @@ pub enum LiveError {
     /// The connection broke.
     #[error("connection: {0}")]
     Connection(String),
+    /// It sent more than any server has to say.
+    #[error("answered more than {ANSWER_MAX} bytes")]
+    TooLong,
     /// The answer is not what the query asks for.
     #[error(transparent)]
     Answer(#[from] AnswerError),
@@ -73,7 +81,10 @@ impl From<LiveError> for Unread {
         let kind = match error {
             LiveError::Hung(_) | LiveError::Canceled(_) => UnreadKind::ServerHung,
             LiveError::Connection(_) => UnreadKind::ServerDown,
-            LiveError::NotReady(_) | LiveError::Sql { .. } | LiveError::Answer(_) => UnreadKind::ServerError,
+            LiveError::NotReady(_)
+            | LiveError::Sql { .. }
+            | LiveError::TooLong
+            | LiveError::Answer(_) => UnreadKind::ServerError,
         };
         Self::new(kind, format!("server: {error}"))
     }
@@ -106,6 +117,14 @@ impl Drop for Driver {
 }
 
 async fn ask(stream: UnixStream, budget: Duration) -> Result<Server, LiveError> {
+    let (stream, exceeded) = Bounded::new(stream, ANSWER_MAX);
+    match converse(stream, budget).await {
+        Err(_) if exceeded.get() => Err(LiveError::TooLong),
+        other => other,
+    }
+}
+
+async fn converse(stream: Bounded<UnixStream>, budget: Duration) -> Result<Server, LiveError> {
     let mut config = Config::new();
     let timeout = budget.as_millis();
     config
@@ -133,4 +152,53 @@ async fn ask(stream: UnixStream, budget: Duration) -> Result<Server, LiveError> 
         _ => None,
     });
     Ok(answer::parse(row.ok_or(AnswerError::Empty)?)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+    use super::*;
+
+    /// A "server" that goes on with `bytes` for as long as anybody reads.
+    async fn endless(prelude: &[u8], bytes: &[u8]) -> Unread {
+        let (ours, mut theirs) = UnixStream::pair().unwrap();
+        let (prelude, chunk) = (prelude.to_vec(), bytes.repeat(4096));
+        let server = tokio::spawn(async move {
+            let mut sent = 0_usize;
+            let _ = theirs.read(&mut [0; 4096]).await;
+            let _ = theirs.write_all(&prelude).await;
+            while theirs.write_all(&chunk).await.is_ok() {
+                sent += chunk.len();
+            }
+            sent
+        });
+        let deadline = Instant::now() + Duration::from_secs(30);
+        let reading = read(ours, deadline, &|| UnixMillis(0)).await;
+        assert!(server.await.unwrap() < 2 * ANSWER_MAX);
+        match reading {
+            Reading::Unread(unread) => unread,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[tokio::test]
+    async fn a_server_that_never_stops_is_left() {
+        // One message of two gigabytes: the first, or the answer to the query.
+        let long = [b"R".as_slice(), &i32::MAX.to_be_bytes()].concat();
+        let ready = [
+            b"R".as_slice(),
+            &[0, 0, 0, 8, 0, 0, 0, 0],
+            b"Z",
+            &[0, 0, 0, 5],
+            b"I",
+        ]
+        .concat();
+        let row = [b"D".as_slice(), &i32::MAX.to_be_bytes()].concat();
+        for prelude in [long, [ready, row].concat()] {
+            let unread = endless(&prelude, b"x").await;
+            assert_eq!(unread.kind, UnreadKind::ServerError, "{}", unread.detail);
+            assert!(unread.detail.contains("answered more than"), "{}", unread.detail);
+        }
+    }
 }
