@@ -216,8 +216,22 @@ impl DataDirectory for VolumeTree {
         let found = fstatvfs(mount).map_err(fail)?;
         // Said only where it is the file system's own state: our mount of it may be read-only by design.
         let read_only = found.flags().contains(FsFlags::ST_RDONLY) && {
-            let mountinfo = std::fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
-            is_read_only(&mountinfo, fstat(mount).map_err(fail)?.st_dev) == Some(true)
+            let of_proc = |path: String| {
+                std::fs::read(&path).map_err(|error| ReadError::Io {
+                    path,
+                    detail: error.to_string(),
+                })
+            };
+            let fdinfo = of_proc(format!("/proc/self/fdinfo/{}", mount.as_raw_fd()))?;
+            let mountinfo = of_proc("/proc/self/mountinfo".to_owned())?;
+            is_read_only(
+                &String::from_utf8_lossy(&fdinfo),
+                &String::from_utf8_lossy(&mountinfo),
+            )
+            .ok_or_else(|| ReadError::Io {
+                path: ".".to_owned(),
+                detail: "read-only, and its mount is not listed: file system or only mount?".to_owned(),
+            })?
         };
         Ok(Space {
             total_bytes: found.blocks().saturating_mul(found.fragment_size()),
