@@ -7,7 +7,9 @@ use std::os::unix::fs::symlink;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use hasteward_agent::volume::{DataDirectory, FileKind, PlainDirectory, ReadError, RelativePath, VolumeRole};
+use hasteward_agent::volume::{
+    DataDirectory, FileKind, LISTING_MAX, NAMES_MAX, PlainDirectory, ReadError, RelativePath, VolumeRole,
+};
 use nix::sys::stat::{Mode, SFlag, makedev, mknod};
 use nix::unistd::mkfifo;
 use tempfile::TempDir;
@@ -281,4 +283,22 @@ fn a_volume_without_pgdata_is_not_one_that_could_not_be_read() {
         tree.exists(&path("PG_VERSION")),
         Err(ReadError::NotMounted { .. })
     ));
+}
+
+#[test]
+fn the_names_of_a_listing_are_bounded_together() {
+    let scratch = tempfile::tempdir().unwrap();
+    let names = usize::div_ceil(NAMES_MAX, 250 * 6) + 10;
+    for number in 0..names {
+        let name = format!("{number:05}{}", "\u{1}".repeat(250));
+        File::create(scratch.path().join(name)).unwrap();
+    }
+    let tree = PlainDirectory::new(scratch.path()).unwrap();
+    let listing = tree.list(&RelativePath::root(), LISTING_MAX).unwrap();
+    assert!(listing.truncated && listing.entries.len() < names);
+    let names = listing.entries.iter().map(|entry| &entry.name);
+    let encoded: usize = names
+        .map(|name| serde_json::to_vec(name).unwrap().len() - 2)
+        .sum();
+    assert!((NAMES_MAX - 2000..=NAMES_MAX).contains(&encoded), "{encoded}");
 }

@@ -2,7 +2,7 @@
 
 use super::config;
 use crate::postgres::files::{Files, Missing, path};
-use crate::postgres::reading::Unread;
+use crate::postgres::reading::{Unread, UnreadKind};
 use crate::volume::{FileKind, Listing, ReadError, RelativePath, VolumeRole};
 
 /// Bytes of `mariadb_upgrade_info`: a version.
@@ -64,6 +64,13 @@ pub struct ConfigFiles {
 pub fn data(files: &Files<'_>, listing: &Listing) -> Result<DataFiles, Missing> {
     let mut found = DataFiles::default();
     let mut upgrade = [false; 2];
+    let decisive = |name: &&String| {
+        matches!(name.as_str(), "mysql" | "ibdata1" | "aria_log_control") || name.starts_with("ib_logfile")
+    };
+    if let Some(name) = listing.vanished.iter().find(decisive) {
+        let detail = format!("the data directory lists {name}, but it could not be found");
+        return Err(Unread::new(UnreadKind::Io, detail).into());
+    }
     for entry in &listing.entries {
         let plain = entry.kind == FileKind::File;
         match entry.name.as_str() {
@@ -105,15 +112,16 @@ pub fn data(files: &Files<'_>, listing: &Listing) -> Result<DataFiles, Missing> 
 #[must_use]
 pub fn state_transfer(listing: &Listing) -> StateTransfer {
     let mut found = StateTransfer::default();
-    for entry in &listing.entries {
-        match entry.name.as_str() {
+    let names = listing.entries.iter().map(|entry| &entry.name);
+    for name in names.chain(&listing.vanished) {
+        match name.as_str() {
             "sst_in_progress" => found.in_progress = true,
             "wsrep_sst.pid" | "rsync_sst.pid" => found.pid_file = true,
             ".sst" => found.receive_directory = true,
             "rsync_sst.conf" | "stunnel.conf" | "stunnel.pid" => {}
             _ => continue,
         }
-        found.names.push(entry.name.clone());
+        found.names.push(name.clone());
     }
     found.names.sort();
     found
@@ -123,7 +131,7 @@ pub fn state_transfer(listing: &Listing) -> StateTransfer {
 pub fn config(files: &Files<'_>) -> Result<ConfigFiles, Missing> {
     let volume = VolumeRole::GaleraConfig;
     let listing = files.list_volume(&volume)?;
-    let has = |name: &str| listing.entries.iter().any(|entry| entry.name == name);
+    let has = |name: &str| listing.names(name);
     let hold = if has(config::HOLD) {
         match files.directory.open_on(&volume, &path(config::HOLD)?) {
             Ok(file) => Some(config::held_by(&head(file, config::MAX)?)),

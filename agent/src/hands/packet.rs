@@ -18,8 +18,9 @@ use serde::{Deserialize, Serialize};
 /// Bytes of the longest packet. What is longer goes through a memory file, whose descriptor goes in its place.
 const PACKET_MAX: usize = 64 * 1024;
 
-/// Bytes of the longest message: a listing of `LISTING_MAX` names of 255 bytes fits.
-const MESSAGE_MAX: u64 = 96 * 1024 * 1024;
+/// Bytes of the longest message: a listing fits, which is `NAMES_MAX` bytes of names and `LISTING_MAX` times less than
+/// 100 bytes of what goes with a name.
+const MESSAGE_MAX: u64 = 32 * 1024 * 1024;
 
 /// Why a message did not arrive or leave.
 #[derive(Debug, thiserror::Error)]
@@ -50,7 +51,7 @@ pub enum PacketError {
 enum Frame<T> {
     /// The message.
     Whole(T),
-    /// The message is this many bytes of JSON in the memory file whose descriptor came along.
+    /// The frame with the message is this many bytes of JSON in the memory file whose descriptor came along.
     InMemory(u64),
 }
 
@@ -99,11 +100,10 @@ impl PacketSocket {
         if bytes.len() <= PACKET_MAX {
             return self.send_bytes(&bytes, descriptor);
         }
-        if descriptor.is_some() {
+        if descriptor.is_some() || bytes.len() as u64 > MESSAGE_MAX {
             return Err(PacketError::TooLong(bytes.len() as u64));
         }
         let mut file = File::from(memfd_create("hasteward", MFdFlags::MFD_CLOEXEC)?);
-        let bytes = serde_json::to_vec(message)?;
         file.write_all(&bytes)?;
         let packet = serde_json::to_vec(&Frame::<()>::InMemory(bytes.len() as u64))?;
         self.send_bytes(&packet, Some(file.as_fd()))
@@ -174,7 +174,10 @@ impl PacketSocket {
                 file.seek(SeekFrom::Start(0))?;
                 let mut bytes = Vec::new();
                 file.take(length).read_to_end(&mut bytes)?;
-                Ok((serde_json::from_slice(&bytes)?, None))
+                match serde_json::from_slice(&bytes)? {
+                    Frame::Whole(message) => Ok((message, None)),
+                    Frame::InMemory(length) => Err(PacketError::TooLong(length)),
+                }
             }
             (Frame::InMemory(length), _) => Err(PacketError::TooLong(length)),
         }
@@ -190,6 +193,7 @@ impl AsFd for PacketSocket {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::volume::{Entry, FileKind, LISTING_MAX, Listing, NAMES_MAX};
 
     #[test]
     fn messages_arrive_whole_short_or_long_and_with_descriptors() {
@@ -210,6 +214,27 @@ mod tests {
         let mut text = String::new();
         file.read_to_string(&mut text).unwrap();
         assert_eq!(text, "contents");
+    }
+
+    #[test]
+    fn the_longest_listing_fits_and_nothing_longer_leaves() {
+        let (a, b) = PacketSocket::pair().unwrap();
+        let name = "\u{1}".repeat(NAMES_MAX / LISTING_MAX / 6);
+        let entry = Entry {
+            name,
+            kind: FileKind::Directory,
+            size: u64::MAX,
+            allocated: u64::MAX,
+        };
+        let listing = Listing {
+            entries: vec![entry; LISTING_MAX],
+            truncated: true,
+            ..Listing::default()
+        };
+        a.send(&listing, None).unwrap();
+        assert_eq!(b.receive::<Listing>().unwrap().0, listing);
+        let long = "x".repeat(usize::try_from(MESSAGE_MAX).unwrap());
+        assert!(matches!(a.send(&long, None), Err(PacketError::TooLong(_))));
     }
 
     #[test]

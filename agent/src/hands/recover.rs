@@ -133,7 +133,7 @@ fn at_rest(table: &ProcessTable, instance: &InstanceLocator, tree: &VolumeTree) 
         Ok(file) => file,
         Err(ReadError::NotFound { .. }) => {
             let listing = tree.list(&RelativePath::root(), LISTING_MAX)?;
-            let absent = !listing.truncated && listing.entries.iter().all(|entry| entry.name != "ibdata1");
+            let absent = !listing.truncated && !listing.names("ibdata1");
             return Err(if absent {
                 RecoverError::NoData("the data directory lists no ibdata1".to_owned())
             } else {

@@ -132,7 +132,7 @@ impl Files<'_> {
             Ok(listing) if listing.truncated => {
                 Unread::new(UnreadKind::TooLarge, format!("{shown}: too many entries")).into()
             }
-            Ok(listing) if listing.entries.iter().any(|entry| entry.name == last) => Unread::new(
+            Ok(listing) if listing.names(last) => Unread::new(
                 UnreadKind::Io,
                 format!("{shown} lists {last}, but it could not be found"),
             )
@@ -162,5 +162,79 @@ impl SegmentSource for Files<'_> {
             Err(ReadError::NotFound { .. }) => Ok(None),
             Err(error) => Err(Unread::from(&error)),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs::File;
+    use std::path::PathBuf;
+
+    use super::*;
+    use crate::volume::{Space, Stat};
+
+    /// A directory that lists names under which nothing is found, as one with a damaged inode does.
+    struct Damaged;
+
+    impl DataDirectory for Damaged {
+        fn open(&self, path: &RelativePath) -> Result<File, ReadError> {
+            Err(not_found(path.as_str()))
+        }
+
+        fn open_on(&self, _: &VolumeRole, path: &RelativePath) -> Result<File, ReadError> {
+            Err(not_found(path.as_str()))
+        }
+
+        fn list(&self, _: &RelativePath, _: usize) -> Result<Listing, ReadError> {
+            Ok(Listing {
+                vanished: vec!["standby.signal".to_owned()],
+                ..Listing::default()
+            })
+        }
+
+        fn list_volume(&self, _: &VolumeRole, limit: usize) -> Result<Listing, ReadError> {
+            self.list(&RelativePath::root(), limit)
+        }
+
+        fn read_link(&self, path: &RelativePath) -> Result<PathBuf, ReadError> {
+            Err(not_found(path.as_str()))
+        }
+
+        fn stat(&self, path: &RelativePath) -> Result<Stat, ReadError> {
+            Err(not_found(path.as_str()))
+        }
+
+        fn space(&self, _: &VolumeRole) -> Result<Space, ReadError> {
+            Err(not_found("."))
+        }
+
+        fn volumes(&self) -> Vec<VolumeRole> {
+            vec![VolumeRole::PgData]
+        }
+    }
+
+    fn not_found(path: &str) -> ReadError {
+        ReadError::NotFound {
+            path: path.to_owned(),
+        }
+    }
+
+    #[test]
+    fn a_name_that_is_listed_is_not_proven_absent() {
+        let files = Files {
+            directory: &Damaged,
+            now: &|| UnixMillis(0),
+        };
+        let listed = files.read("standby.signal", 16);
+        assert!(
+            matches!(&listed, Err(Missing::Unread(unread)) if unread.kind == UnreadKind::Io),
+            "{listed:?}"
+        );
+        assert!(matches!(
+            files.read("recovery.signal", 16),
+            Err(Missing::Absent(_))
+        ));
+        let signals = super::super::signals::read(&files).unwrap();
+        assert!(signals.standby && !signals.recovery);
     }
 }

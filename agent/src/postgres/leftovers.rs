@@ -30,7 +30,7 @@ pub fn read(files: &Files<'_>) -> Result<Vec<String>, Missing> {
         .directory
         .list(&super::files::path("global")?, crate::volume::LISTING_MAX)
     {
-        Ok(listing) if listing.entries.iter().any(|entry| entry.name == "pg_control.old") => {
+        Ok(listing) if listing.names("pg_control.old") => {
             found.push("data directory: global/pg_control.old".to_owned());
         }
         Ok(_) | Err(ReadError::NotFound { .. }) => {}

@@ -14,9 +14,8 @@ pub struct Signals {
 /// Looks for the signal files in a listing of the data directory, which alone can say that there are none.
 pub fn read(files: &Files<'_>) -> Result<Signals, Missing> {
     let listing = files.list("")?;
-    let has = |name: &str| listing.entries.iter().any(|entry| entry.name == name);
     Ok(Signals {
-        standby: has("standby.signal"),
-        recovery: has("recovery.signal"),
+        standby: listing.names("standby.signal"),
+        recovery: listing.names("recovery.signal"),
     })
 }

@@ -60,10 +60,22 @@ pub struct Entry {
 pub struct Listing {
     /// The entries, in no order.
     pub entries: Vec<Entry>,
-    /// There are more, or there may be: the limit or the time was reached.
+    /// There are more, or there may be: a limit or the time was reached.
     pub truncated: bool,
     /// Names that are not UTF-8 and so are not among the entries.
     pub unnameable: u64,
+    /// Names that the directory gave and under which nothing was found a moment later: deleted meanwhile, or a directory
+    /// that is damaged.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub vanished: Vec<String>,
+}
+
+impl Listing {
+    /// Whether the directory gave this name. Only *no*, of a listing that is not truncated, proves absence.
+    #[must_use]
+    pub fn names(&self, name: &str) -> bool {
+        self.entries.iter().any(|entry| entry.name == name) || self.vanished.iter().any(|other| other == name)
+    }
 }
 
 /// One file.

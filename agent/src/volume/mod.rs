@@ -27,6 +27,9 @@ pub type PlainDirectory = VolumeTree;
 /// No listing is longer than this, whatever its reader asks for.
 pub const LISTING_MAX: usize = 200_000;
 
+/// The names of a listing are no longer than this together, in bytes of JSON.
+pub const NAMES_MAX: usize = 8 * 1024 * 1024;
+
 /// Which of an instance's volumes.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -66,8 +69,8 @@ pub trait DataDirectory: Send + Sync {
     /// The same below the root of a volume, PGDATA's siblings; no link on the way leads out of that volume.
     fn open_on(&self, volume: &VolumeRole, path: &RelativePath) -> Result<File, ReadError>;
 
-    /// What a directory holds, in no order: at most `limit` entries (and never more than [`LISTING_MAX`]), saying so
-    /// where there are more. Follows `pg_wal` and `pg_tblspc/<oid>` when they are the path itself.
+    /// What a directory holds, in no order: at most `limit` entries (and never more than [`LISTING_MAX`], nor names
+    /// longer than [`NAMES_MAX`] together), saying so where there are more. Follows `pg_wal` and `pg_tblspc/<oid>` when they are the path itself.
     fn list(&self, path: &RelativePath, limit: usize) -> Result<Listing, ReadError>;
 
     /// What the root of a volume holds, PGDATA's siblings: as [`list`](Self::list).

@@ -13,7 +13,8 @@ use nix::sys::statvfs::{FsFlags, fstatvfs};
 
 use super::superblock::is_read_only;
 use super::{
-    DataDirectory, Entry, FileKind, LISTING_MAX, Listing, ReadError, RelativePath, Space, Stat, VolumeRole,
+    DataDirectory, Entry, FileKind, LISTING_MAX, Listing, NAMES_MAX, ReadError, RelativePath, Space, Stat,
+    VolumeRole,
 };
 
 /// A listing that takes longer ends there and says that it is truncated.
@@ -333,13 +334,15 @@ fn list(root: BorrowedFd<'_>, below: &RelativePath, limit: usize, path: &str) ->
     let limit = limit.min(LISTING_MAX);
     let deadline = Instant::now() + LISTING_TIME;
     let mut listing = Listing::default();
+    let mut unused = NAMES_MAX;
     for (seen, name) in names.iter().enumerate() {
         let name = name.map_err(fail)?;
         let name = name.file_name();
         if matches!(name.to_bytes(), b"." | b"..") {
             continue;
         }
-        if listing.entries.len() >= limit || (seen % 256 == 255 && Instant::now() > deadline) {
+        let count = listing.entries.len() + listing.vanished.len();
+        if count >= limit || (seen % 256 == 255 && Instant::now() > deadline) {
             listing.truncated = true;
             break;
         }
@@ -347,6 +350,11 @@ fn list(root: BorrowedFd<'_>, below: &RelativePath, limit: usize, path: &str) ->
             listing.unnameable += 1;
             continue;
         };
+        let Some(left) = unused.checked_sub(encoded_length(text)) else {
+            listing.truncated = true;
+            break;
+        };
+        unused = left;
         match fstatat(&directory, name, AtFlags::AT_SYMLINK_NOFOLLOW) {
             Ok(found) => listing.entries.push(Entry {
                 name: text.to_owned(),
@@ -355,11 +363,22 @@ fn list(root: BorrowedFd<'_>, below: &RelativePath, limit: usize, path: &str) ->
                 allocated: unsigned(found.st_blocks).saturating_mul(512),
             }),
             // Gone between the two calls: the server recycles WAL all the time.
-            Err(Errno::ENOENT) => {}
+            Err(Errno::ENOENT) => listing.vanished.push(text.to_owned()),
             Err(errno) => return Err(fail(errno)),
         }
     }
     Ok(listing)
+}
+
+/// Bytes of a name in JSON.
+fn encoded_length(name: &str) -> usize {
+    name.bytes()
+        .map(|byte| match byte {
+            b'"' | b'\\' => 2,
+            0..0x20 => 6,
+            _ => 1,
+        })
+        .sum()
 }
 
 fn kind(found: &FileStat) -> FileKind {
