@@ -6,6 +6,7 @@
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
+use nix::dir::Dir;
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, OpenHow, ResolveFlag, open, openat2};
 use nix::sys::stat::Mode;
@@ -44,10 +45,10 @@ fn root(
         VolumeSource::Nfs => pod("kubernetes.io~nfs", name, true),
         VolumeSource::EmptyDir => pod("kubernetes.io~empty-dir", name, false),
         VolumeSource::Local(path) => match pod("kubernetes.io~local-volume", name, true) {
-            Err(ReadError::NotMounted { .. }) => host_path(config, path.as_str()),
+            Err(ReadError::NotMounted { .. }) => filled(host_path(config, path.as_str())?, path.as_str()),
             other => other,
         },
-        VolumeSource::HostPath(path) => host_path(config, path.as_str()),
+        VolumeSource::HostPath(path) => filled(host_path(config, path.as_str())?, path.as_str()),
     }
 }
 
@@ -122,6 +123,29 @@ fn host_path(config: &HandsConfig, path: &str) -> Result<OwnedFd, ReadError> {
         });
     }
     Err(refused("it is not below an --allowed-volume-root of this agent"))
+}
+
+/// That directory, which holds something: nothing tells an empty one from the mount point of a disk that is not mounted, on
+/// which everything would seem absent.
+fn filled(root: OwnedFd, path: &str) -> Result<OwnedFd, ReadError> {
+    let fail = |errno| match ReadError::errno(path, errno) {
+        ReadError::NotFound { path } => ReadError::NotMounted {
+            detail: format!("{path}: not there any more"),
+        },
+        other => other,
+    };
+    let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+    for entry in Dir::openat(&root, ".", flags, Mode::empty())
+        .map_err(fail)?
+        .iter()
+    {
+        if !matches!(entry.map_err(fail)?.file_name().to_bytes(), b"." | b"..") {
+            return Ok(root);
+        }
+    }
+    Err(ReadError::NotMounted {
+        detail: format!("{path}: empty: may be a bare mount point"),
+    })
 }
 
 /// The subPath, which the container sees in the volume's place.

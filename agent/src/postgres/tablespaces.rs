@@ -37,13 +37,10 @@ pub fn read(files: &Files<'_>) -> Result<Vec<Tablespace>, Missing> {
         };
         let resolved = match files.directory.list(&link, 1) {
             Ok(_) => true,
-            // Leads nowhere, or nowhere that belongs to this instance.
-            Err(
-                ReadError::NotFound { .. }
-                | ReadError::NotMounted { .. }
-                | ReadError::Refused { .. }
-                | ReadError::WrongType { .. },
-            ) => false,
+            // Leads nowhere, or nowhere that belongs to this instance. A volume that is only not mounted here says nothing.
+            Err(ReadError::NotFound { .. } | ReadError::Refused { .. } | ReadError::WrongType { .. }) => {
+                false
+            }
             Err(error) => return Err(Unread::from(&error).into()),
         };
         tablespaces.push(Tablespace {

@@ -114,11 +114,16 @@ pub(crate) fn other_kinds() {
         Err(ReadError::Refused { .. })
     ));
     fill(&stage.at("allowed/pv-2"));
-    let inside = HostPath::new(stage.at("allowed/pv-2").to_str().unwrap()).unwrap();
-    assert_eq!(
-        version(data_volume("pv-2", VolumeSource::Local(inside))).unwrap(),
-        b"15\n"
-    );
+    let inside = |name: &str| {
+        let path = HostPath::new(stage.at(name).to_str().unwrap()).unwrap();
+        version(data_volume("pv-2", VolumeSource::Local(path)))
+    };
+    assert_eq!(inside("allowed/pv-2").unwrap(), b"15\n");
+    fs::create_dir(stage.at("allowed/bare")).unwrap();
+    assert!(matches!(
+        inside("allowed/bare"),
+        Err(ReadError::NotMounted { .. })
+    ));
 }
 
 pub(crate) fn host_paths() {
@@ -156,10 +161,14 @@ pub(crate) fn host_paths() {
             "{place}: {outcome:?}"
         );
     }
-    assert!(matches!(
-        version("allowed/nothing"),
-        Err(ReadError::NotMounted { .. })
-    ));
+    // The mount point of a disk that is not mounted looks like an empty volume.
+    fs::create_dir(stage.at("allowed/bare")).unwrap();
+    for place in ["allowed/nothing", "allowed/bare"] {
+        assert!(
+            matches!(version(place), Err(ReadError::NotMounted { .. })),
+            "{place}"
+        );
+    }
 }
 
 pub(crate) fn locators() {
