@@ -8,6 +8,7 @@ use std::fs::File;
 use std::io::Read;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 use hasteward_proto::primitive::PodUid;
 use nix::dir::Dir;
@@ -21,6 +22,18 @@ use super::verb::{ContainerId, Postmaster, ProcessError, Processes};
 
 /// No more names of tools than this are reported.
 const TOOLS_MAX: usize = 64;
+
+/// A pod of more processes than this is not judged.
+const PROCESSES_MAX: usize = 8192;
+
+/// Bytes of the command lines of one pod that are kept.
+const COMMANDS_MAX: usize = 16 * 1024 * 1024;
+
+/// How long a process may have no program and not have ended: it is on its way out, and its memory is being freed.
+const ENDING_TIME: Duration = Duration::from_millis(250);
+
+/// Programs whose command line decides something: servers, and shells that run a tool's script.
+const WITH_COMMAND: [&str; 7] = ["postgres", "mariadbd", "mysqld", "sh", "bash", "dash", "busybox"];
 
 /// Arguments with which `postgres` is no server for others.
 const NOT_A_SERVER: [&[u8]; 7] = [
@@ -58,7 +71,20 @@ pub(super) struct Seen {
     pub(super) started: u64,
     pub(super) uid: u32,
     pub(super) gid: u32,
+    /// Of a few programs only.
     command: Vec<u8>,
+    /// Its cgroup says which container it is in: the wanted one, where one is wanted.
+    in_container: bool,
+}
+
+/// What looking at one process found.
+enum Look {
+    /// It is not of the pod, or has ended.
+    Not,
+    /// It is in another container of the pod.
+    OtherContainer,
+    /// It is one.
+    Seen(Seen),
 }
 
 impl Seen {
@@ -69,6 +95,14 @@ impl Seen {
 
     pub(super) fn name(&self) -> &str {
         self.exe.rsplit('/').next().unwrap_or("")
+    }
+
+    fn is_manager(&self) -> bool {
+        self.exe.ends_with("/controller/manager")
+    }
+
+    fn is_server_or_manager(&self) -> bool {
+        matches!(self.name(), "postgres" | "mariadbd" | "mysqld") || self.is_manager()
     }
 
     /// A backend or helper whose postmaster is gone says so in its title; `--single` and the like serve nobody.
@@ -103,11 +137,40 @@ impl ProcessTable {
         pod: &PodUid,
         container: Option<&ContainerId>,
     ) -> Result<Vec<Seen>, ProcessError> {
-        let mut seen = Vec::new();
+        let mut seen: Vec<Seen> = Vec::new();
+        let mut others = Vec::new();
+        let mut commands = 0;
         for pid in self.pids()? {
-            seen.extend(self.look(pid, pod, container)?);
+            match self.look(pid, pod, container)? {
+                Look::Not => continue,
+                Look::OtherContainer => others.push(pid),
+                Look::Seen(process) => {
+                    commands += process.command.len();
+                    seen.push(process);
+                }
+            }
+            if seen.len() + others.len() > PROCESSES_MAX || commands > COMMANDS_MAX {
+                return Err(ProcessError::TooMany);
+            }
+        }
+        if container.is_some() && !seen.iter().any(|process| process.in_container) {
+            self.no_server_among(&others, pod)?;
         }
         Ok(seen)
+    }
+
+    /// A container of which nothing runs may be the wrong one: its id is what the API server knew, and kubelet may have
+    /// started another since. So a server in another container of the pod is no proof that none runs.
+    fn no_server_among(&self, others: &[u32], pod: &PodUid) -> Result<(), ProcessError> {
+        for pid in others {
+            match self.look(*pid, pod, None)? {
+                Look::Seen(process) if process.is_server_or_manager() => {
+                    return Err(ProcessError::OtherContainer { pid: *pid });
+                }
+                _ => {}
+            }
+        }
+        Ok(())
     }
 
     /// `/proc/<pid>` of a process that was seen, if it is still that very process.
@@ -124,7 +187,7 @@ impl ProcessTable {
         };
         let directory = self.directory(chosen.pid).map_err(|errno| gone(errno.desc()))?;
         match Self::look_in(chosen.pid, directory.as_fd(), pod, container)? {
-            Some(again) if again.started == chosen.started && again.uid == chosen.uid => Ok(directory),
+            Look::Seen(again) if again.started == chosen.started && again.uid == chosen.uid => Ok(directory),
             _ => Err(gone("ended while it was looked at")),
         }
     }
@@ -176,7 +239,7 @@ impl ProcessTable {
             .collect();
         tools.sort();
         tools.truncate(TOOLS_MAX);
-        let manager = seen.iter().any(|p| p.exe.ends_with("/controller/manager"));
+        let manager = seen.iter().any(Seen::is_manager);
         let mut found = Found {
             processes: Processes {
                 manager,
@@ -223,15 +286,10 @@ impl ProcessTable {
     }
 
     /// The process, if it is one of the pod's and still runs.
-    fn look(
-        &self,
-        pid: u32,
-        pod: &PodUid,
-        container: Option<&ContainerId>,
-    ) -> Result<Option<Seen>, ProcessError> {
+    fn look(&self, pid: u32, pod: &PodUid, container: Option<&ContainerId>) -> Result<Look, ProcessError> {
         match self.directory(pid) {
             Ok(directory) => Self::look_in(pid, directory.as_fd(), pod, container),
-            Err(errno) if ended(errno) => Ok(None),
+            Err(errno) if ended(errno) => Ok(Look::Not),
             Err(errno) => Err(ProcessError::Look {
                 pid,
                 detail: errno.desc().to_owned(),
@@ -244,30 +302,38 @@ impl ProcessTable {
         directory: BorrowedFd<'_>,
         pod: &PodUid,
         container: Option<&ContainerId>,
-    ) -> Result<Option<Seen>, ProcessError> {
+    ) -> Result<Look, ProcessError> {
         let outcome = (|| {
             let cgroup = text(directory, "cgroup", 64 * 1024)?;
-            match (membership(&cgroup, pod), container) {
-                (Membership::Elsewhere | Membership::Monitor, _) => return Ok(None),
-                (Membership::Member(Some(of)), Some(wanted)) if of != *wanted => return Ok(None),
-                (Membership::Member(_), _) => {}
-            }
+            let in_container = match (membership(&cgroup, pod), container) {
+                (Membership::Elsewhere | Membership::Monitor, _) => return Ok(Look::Not),
+                (Membership::Member(Some(of)), Some(wanted)) if of != *wanted => {
+                    return Ok(Look::OtherContainer);
+                }
+                (Membership::Member(of), _) => of.is_some(),
+            };
             let stat = text(directory, "stat", 4096)?;
             let Some((state, parent, started)) = stat_fields(&stat) else {
                 return Err(Errno::EBADMSG);
             };
-            if matches!(state, "Z" | "X") {
-                return Ok(None);
+            if has_ended(state, directory)? {
+                return Ok(Look::Not);
             }
             let status = text(directory, "status", 16 * 1024)?;
             let (Some(uid), Some(gid)) = (effective(&status, "Uid:"), effective(&status, "Gid:")) else {
                 return Err(Errno::EBADMSG);
             };
-            let exe = readlinkat(directory, "exe")?.to_string_lossy().into_owned();
-            let exe = exe.strip_suffix(" (deleted)").unwrap_or(&exe).to_owned();
-            let command = bytes(directory, "cmdline", 32 * 1024)?;
+            let Some(exe) = program(directory)? else {
+                return Ok(Look::Not);
+            };
+            let name = exe.rsplit('/').next().unwrap_or("");
+            let command = if WITH_COMMAND.contains(&name) {
+                bytes(directory, "cmdline", 32 * 1024)?
+            } else {
+                Vec::new()
+            };
             let stopped = matches!(state, "T" | "t");
-            Ok(Some(Seen {
+            Ok(Look::Seen(Seen {
                 pid,
                 parent,
                 exe,
@@ -276,11 +342,16 @@ impl ProcessTable {
                 uid,
                 gid,
                 command,
+                in_container,
             }))
         })();
         match outcome {
-            Ok(seen) => Ok(seen),
-            Err(errno) if ended(errno) => Ok(None),
+            Ok(look) => Ok(look),
+            Err(errno) if ended(errno) => Ok(Look::Not),
+            Err(Errno::EBUSY) => Err(ProcessError::Look {
+                pid,
+                detail: "it runs no program that can be seen, and has not ended".to_owned(),
+            }),
             Err(errno) => Err(ProcessError::Look {
                 pid,
                 detail: errno.desc().to_owned(),
@@ -308,6 +379,56 @@ impl ProcessTable {
 /// What a process's files say once it has ended.
 fn ended(errno: Errno) -> bool {
     matches!(errno, Errno::ENOENT | Errno::ESRCH)
+}
+
+/// Whether a process in this state has ended. The state is its first thread's, which may end before the others; the process
+/// then goes on, server and all.
+fn has_ended(state: &str, directory: BorrowedFd<'_>) -> Result<bool, Errno> {
+    if !matches!(state, "Z" | "X") {
+        return Ok(false);
+    }
+    let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+    let mut threads = match Dir::openat(directory, "task", flags, Mode::empty()) {
+        Ok(threads) => threads,
+        Err(errno) if ended(errno) => return Ok(true),
+        Err(errno) => return Err(errno),
+    };
+    let mut count = 0;
+    for thread in threads.iter() {
+        let name = thread?;
+        count += usize::from(!name.file_name().to_bytes().starts_with(b"."));
+    }
+    Ok(count <= 1)
+}
+
+/// The program that a process runs; `None`: it has ended. One whose first thread ended has none to show, though it goes on:
+/// that is an error, as is one that takes long to end.
+fn program(directory: BorrowedFd<'_>) -> Result<Option<String>, Errno> {
+    let deadline = Instant::now() + ENDING_TIME;
+    loop {
+        match readlinkat(directory, "exe") {
+            Ok(exe) => {
+                let exe = exe.to_string_lossy().into_owned();
+                return Ok(Some(exe.strip_suffix(" (deleted)").unwrap_or(&exe).to_owned()));
+            }
+            Err(errno) if ended(errno) => {}
+            Err(errno) => return Err(errno),
+        }
+        let stat = match text(directory, "stat", 4096) {
+            Ok(stat) => stat,
+            Err(errno) if ended(errno) => return Ok(None),
+            Err(errno) => return Err(errno),
+        };
+        let state = stat_fields(&stat).ok_or(Errno::EBADMSG)?.0;
+        if has_ended(state, directory)? {
+            return Ok(None);
+        }
+        if matches!(state, "Z" | "X") || Instant::now() > deadline {
+            // No file of /proc says so by itself.
+            return Err(Errno::EBUSY);
+        }
+        std::thread::sleep(Duration::from_millis(2));
+    }
 }
 
 /// The first `bound` bytes of a file in `/proc/<pid>`.

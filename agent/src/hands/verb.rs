@@ -367,6 +367,15 @@ pub enum ProcessError {
         /// The process.
         pid: u32,
     },
+    /// Nothing runs in the container that was asked for, and a server or its manager runs in another one of the pod.
+    #[error("nothing runs in the container that is known, but process {pid} in another one of the pod")]
+    OtherContainer {
+        /// The process.
+        pid: u32,
+    },
+    /// The pod has more processes, or longer command lines, than are looked at.
+    #[error("the pod has too many processes")]
+    TooMany,
     /// Not answered in time.
     #[error("{0}")]
     Timeout(String),

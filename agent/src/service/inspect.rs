@@ -260,7 +260,9 @@ pub(super) fn kind_of_process(error: &ProcessError) -> UnreadKind {
         ProcessError::List(_)
         | ProcessError::BootTime(_)
         | ProcessError::Look { .. }
+        | ProcessError::OtherContainer { .. }
         | ProcessError::Lost(_) => UnreadKind::Io,
+        ProcessError::TooMany => UnreadKind::TooLarge,
         ProcessError::Root { .. } => UnreadKind::Refused,
         ProcessError::Timeout(_) => UnreadKind::Timeout,
     }

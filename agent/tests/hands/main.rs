@@ -16,7 +16,7 @@ mod volumes;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::ExitCode;
 
-const TESTS: [(&str, fn()); 20] = [
+const TESTS: [(&str, fn()); 23] = [
     (
         "volumes::a_csi_volume_is_read_where_kubelet_mounts_it",
         volumes::csi,
@@ -53,6 +53,18 @@ const TESTS: [(&str, fn()); 20] = [
         processes::shapes,
     ),
     ("processes::which_process_is_the_postmaster", processes::choice),
+    (
+        "processes::a_process_whose_first_thread_ended_is_not_gone",
+        processes::first_thread_ended,
+    ),
+    (
+        "processes::a_real_process_whose_first_thread_ended",
+        processes::first_thread_really_ended,
+    ),
+    (
+        "processes::no_more_processes_than_are_looked_at",
+        processes::too_many,
+    ),
     ("processes::a_real_process_in_a_real_cgroup", processes::real),
     ("server::a_connection_as_the_servers_own_user", server::peer),
     ("server::a_server_of_uid_0_is_refused", server::root),

@@ -141,8 +141,86 @@ pub(crate) fn shapes() {
         locator.container =
             Some(hasteward_agent::hands::ContainerId::new(&CONTAINER.replace('4', "5")).unwrap());
         let session = hands.session(&locator, Duration::from_secs(5)).unwrap();
-        assert!(session.processes().unwrap().postmaster.is_none());
+        assert_eq!(
+            session.processes(),
+            Err(ProcessError::OtherContainer { pid: 100 }),
+            "the id may be that of a container before"
+        );
+        // Something runs in the wanted one: the server of the other does not count.
+        let mut other = fake(&stage, 400, 50, "/bin/sh", "sh");
+        other.cgroup = server.cgroup.replace(CONTAINER, &CONTAINER.replace('4', "5"));
+        other.write(&stage.proc);
+        assert_eq!(session.processes(), Ok(Processes::default()));
+        // Nothing in the wanted one, and no server in the other.
+        fs::remove_dir_all(stage.proc.join("400")).unwrap();
+        fs::remove_dir_all(stage.proc.join("100")).unwrap();
+        fake(&stage, 100, 50, "/bin/sleep", "sleep").write(&stage.proc);
+        assert_eq!(session.processes(), Ok(Processes::default()));
     }
+}
+
+/// The state is the first thread's, which may end before the others.
+pub(crate) fn first_thread_ended() {
+    let stage = table("proc");
+    let look = |pid| {
+        let outcome = found(&stage);
+        assert!(
+            matches!(outcome, Err(ProcessError::Look { pid: of, .. }) if of == pid),
+            "{outcome:?}"
+        );
+    };
+    let mut server = fake(&stage, 40, 10, POSTGRES, "postgres");
+    server.state = 'Z';
+    server.write(&stage.proc);
+    let directory = stage.proc.join("40");
+    fs::remove_file(directory.join("exe")).unwrap();
+    fs::create_dir_all(directory.join("task/40")).unwrap();
+    assert_eq!(found(&stage), Ok(Processes::default()));
+    fs::create_dir(directory.join("task/41")).unwrap();
+    look(40);
+
+    // No program, and yet not ended.
+    fs::remove_dir_all(&directory).unwrap();
+    server.state = 'S';
+    server.write(&stage.proc);
+    fs::remove_file(directory.join("exe")).unwrap();
+    look(40);
+}
+
+/// The same with a real process, whose first thread ends and whose second goes on.
+pub(crate) fn first_thread_really_ended() {
+    let stage = Stage::new();
+    let cgroup = Cgroup::new(&stage);
+    let hands = stage.hands();
+    let mut command = cgroup.command("python3");
+    let script = "import ctypes,threading,time\n\
+                  threading.Thread(target=time.sleep,args=(600,)).start()\n\
+                  time.sleep(0.1)\n\
+                  ctypes.CDLL(None).syscall(ctypes.c_long(NUMBER),0)";
+    let script = script.replace("NUMBER", &libc::SYS_exit.to_string());
+    command.args(["-c", &script]).stdin(Stdio::null());
+    let child = Running(command.spawn().unwrap());
+    let pid = child.0.id();
+    until(Duration::from_secs(10), "its first thread ends", || {
+        let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
+        stat.contains(") Z ").then_some(())
+    });
+    let outcome = stage.session(&hands, Vec::new()).processes();
+    assert!(
+        matches!(outcome, Err(ProcessError::Look { pid: of, .. }) if of == pid),
+        "{outcome:?}"
+    );
+}
+
+pub(crate) fn too_many() {
+    let stage = table("proc");
+    fake(&stage, 2, 1, "/bin/sleep", "sleep").write(&stage.proc);
+    for pid in 3..8194 {
+        symlink("2", stage.proc.join(pid.to_string())).unwrap();
+    }
+    assert_eq!(found(&stage), Ok(Processes::default()));
+    symlink("2", stage.proc.join("8194")).unwrap();
+    assert_eq!(found(&stage), Err(ProcessError::TooMany));
 }
 
 pub(crate) fn choice() {

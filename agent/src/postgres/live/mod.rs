@@ -81,10 +81,9 @@ impl From<LiveError> for Unread {
         let kind = match error {
             LiveError::Hung(_) | LiveError::Canceled(_) => UnreadKind::ServerHung,
             LiveError::Connection(_) => UnreadKind::ServerDown,
-            LiveError::NotReady(_)
-            | LiveError::Sql { .. }
-            | LiveError::TooLong
-            | LiveError::Answer(_) => UnreadKind::ServerError,
+            LiveError::NotReady(_) | LiveError::Sql { .. } | LiveError::TooLong | LiveError::Answer(_) => {
+                UnreadKind::ServerError
+            }
         };
         Self::new(kind, format!("server: {error}"))
     }
