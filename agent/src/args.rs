@@ -16,7 +16,7 @@ use crate::service::enrol::Credentials;
 #[derive(Debug, Clone, Parser)]
 #[command(version, group(ArgGroup::new("credentials").required(true).args(["token_file", "cert"])))]
 pub struct Args {
-    /// The coordinator, <host>:<port>. Every address of the host is dialled.
+    /// The coordinator, `host:port`. Every address of the host is dialled.
     #[arg(long, env = "HASTEWARD_COORDINATOR", value_name = "HOST:PORT")]
     pub coordinator: CoordinatorAddress,
 

@@ -6,6 +6,7 @@
     clippy::pedantic,
     clippy::unwrap_used,
     clippy::large_enum_variant,
+    rustdoc::invalid_html_tags,
     reason = "generated code"
 )]
 

@@ -66,7 +66,11 @@ pub async fn run(order: &Test) -> anyhow::Result<ExitCode> {
             &["clippy", "--quiet", "--all-targets"],
             &["--", "-D", "warnings"],
         )?;
-        check("documentation", &["doc", "--quiet", "--no-deps"], &[])?;
+        check(
+            "documentation",
+            &["doc", "--quiet", "--no-deps", "--document-private-items"],
+            &[],
+        )?;
     }
     if !failed.is_empty() {
         anstream::println!("\n{} {}", red("failed:"), failed.join(", "));

@@ -1,6 +1,6 @@
 //! CloudNativePG: from evidence to a report.
 //!
-//! [`questions`] says which commits must be counted first; [`assess`] does the rest.
+//! [`questions()`] says which commits must be counted first; [`assess`] does the rest.
 
 mod action;
 pub(crate) mod case;
