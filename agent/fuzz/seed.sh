@@ -11,3 +11,13 @@ for major in 13 14 15 16 17 18; do
         gzip -dc "$segment" | head -c 64 >"corpus/wal_headers/$major-$(basename "$segment" .gz)"
     done
 done
+galera=../tests/fixtures/galera
+mkdir -p corpus/grastate corpus/gvwstate corpus/galera_cache corpus/recovered_position corpus/galera_status
+for case in "$galera"/*/; do
+    name=$(basename "$case")
+    cp "$case/grastate.dat" "corpus/grastate/$name"
+    if [ -e "$case/gvwstate.dat" ]; then cp "$case/gvwstate.dat" "corpus/gvwstate/$name"; fi
+    head -c 200 "$case/galera.cache" >"corpus/galera_cache/$name"
+done
+cp "$galera/recover.log" corpus/recovered_position/
+cp "$galera"/status-*.tsv corpus/galera_status/
