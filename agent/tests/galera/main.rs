@@ -169,7 +169,10 @@ fn a_transfer_that_fails_leaves_a_directory_that_is_known_to_be_empty() {
     let data = known(&files.files);
     assert!(!data.mysql_directory && data.ibdata1_bytes == 0, "{data:?}");
     let state = known(&files.grastate);
-    assert_eq!((state.history, state.seqno), (Some(History::Nil), None));
+    // Nil, or a file that the abort left without a byte.
+    assert!(state.empty || state.history == Some(History::Nil), "{state:?}");
+    assert_eq!(state.seqno, None);
+    println!("{state:?} {data:?}");
     // The donor has everything still.
     assert!(known(&a.files().files).mysql_directory);
     a.synced();

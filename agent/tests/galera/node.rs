@@ -75,7 +75,6 @@ datadir={path}/data
 tmpdir={path}/tmp
 socket={path}/s
 pid-file={path}/pid
-log-error={path}/log
 skip-networking
 binlog_format=ROW
 innodb_buffer_pool_size=16M
@@ -87,7 +86,7 @@ wsrep_cluster_name=t
 wsrep_cluster_address=gcomm://{all}
 wsrep_node_name=n{at}
 wsrep_node_address=127.0.0.1:{gcomm}
-wsrep_provider_options=\"gmcast.listen_addr=tcp://127.0.0.1:{gcomm};ist.recv_addr=127.0.0.1:{ist};gcache.size=1M;evs.suspect_timeout=PT2S;evs.inactive_timeout=PT3S\"
+wsrep_provider_options=\"gmcast.listen_addr=tcp://127.0.0.1:{gcomm};ist.recv_addr=127.0.0.1:{ist};gcache.size=1M\"
 wsrep_sst_method={sst}
 wsrep_sst_receive_address=127.0.0.1:{transfer}
 wsrep_sst_auth=nobody:wrong
@@ -127,6 +126,8 @@ wsrep_sst_auth=nobody:wrong
     pub(crate) fn start(&mut self, arguments: &[&str]) {
         let defaults = format!("--defaults-file={}/my.cnf", self.directory.path().display());
         let mut command = self.command("mariadbd");
+        let output = fs::File::create(self.directory.path().join("log")).unwrap();
+        command.stderr(output);
         // Its own process group, with which its transfer scripts end too.
         command.arg(defaults).args(arguments).process_group(0);
         self.child = Some(command.spawn().unwrap());
@@ -156,6 +157,11 @@ wsrep_sst_auth=nobody:wrong
         assert!(status.success(), "{}", self.log());
     }
 
+    fn runs(&self) -> bool {
+        let pid = self.child.as_ref().map_or(0, Child::id);
+        fs::read_to_string(format!("/proc/{pid}/stat")).is_ok_and(|stat| !stat.contains(") Z "))
+    }
+
     pub(crate) fn ended(&mut self) -> bool {
         self.child
             .as_mut()
@@ -171,7 +177,7 @@ wsrep_sst_auth=nobody:wrong
             {
                 return known.value;
             }
-            assert!(Instant::now() < until, "{what}\n{}", self.log());
+            assert!(Instant::now() < until && self.runs(), "{what}\n{}", self.log());
             std::thread::sleep(Duration::from_millis(50));
         }
     }

@@ -122,6 +122,18 @@ pub(crate) fn privileges() {
     }
     assert_eq!(field("NoNewPrivs:"), "1");
     assert_eq!(field("Threads:"), "1");
+    // A session that reads has given up the two for recoveries before it reads anything.
+    let session = stage.session(&hands, Vec::new());
+    let _ = session.processes();
+    let children = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap();
+    let reader = children.split_whitespace().next().unwrap();
+    let status = fs::read_to_string(format!("/proc/{reader}/status")).unwrap();
+    for set in ["CapPrm:", "CapEff:"] {
+        let held = status.lines().find_map(|line| line.strip_prefix(set)).unwrap();
+        let held = u64::from_str_radix(held.trim(), 16).unwrap();
+        assert_eq!(held, keep & !(1 << 18 | 1 << 21), "{set}");
+    }
+    drop(session);
     let network = |pid: &str| fs::metadata(format!("/proc/{pid}/ns/net")).unwrap().ino();
     assert_ne!(network(&pid.to_string()), network("self"));
     let devices = fs::read_to_string(format!("/proc/{pid}/net/dev")).unwrap();
