@@ -54,8 +54,8 @@ const WITNESSES: [&str; 4] = ["ibdata1", "ib_logfile0", "aria_log_control", "gra
 /// A recovery copies every file that it writes to: no more than this.
 const SCRATCH_MAX: u64 = 8 << 30;
 
-/// Left free on the scratch directory's file system: this, and a tenth of it.
-const KEEP_FREE: u64 = 2 << 30;
+/// Of what is free on the scratch directory's file system, no more than this part is written to, for a short time.
+const SCRATCH_SHARE: u64 = 4;
 
 /// With less to write to, do not begin.
 const SCRATCH_MIN: u64 = 64 << 20;
@@ -243,15 +243,11 @@ fn enter_by(
 /// How much may be written to scratch.
 fn room(run: &Run) -> Result<u64, RecoverError> {
     let found = fstatvfs(&*run.directory).map_err(|errno| step("room for scratch", errno))?;
-    let bytes = |blocks: u64| blocks.saturating_mul(found.fragment_size());
-    let keep = KEEP_FREE.max(bytes(found.blocks()) / 10);
-    let most = bytes(found.blocks_available())
-        .saturating_sub(keep)
-        .min(SCRATCH_MAX);
+    let free = found.blocks_available().saturating_mul(found.fragment_size());
+    let most = (free / SCRATCH_SHARE).min(SCRATCH_MAX);
     if most < SCRATCH_MIN {
         return Err(RecoverError::NoRoom(format!(
-            "the agent's state directory has no room for a recovery: {} bytes are free, {keep} must stay",
-            bytes(found.blocks_available())
+            "the agent's state directory has no room for a recovery: {free} bytes are free"
         )));
     }
     Ok(most)
