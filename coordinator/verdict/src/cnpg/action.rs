@@ -294,7 +294,7 @@ fn awake_or_down(case: &Case<'_>, member: &Member<'_>) -> Conduct {
         Life::Serving => {
             let still = supply::stands_still(subject.ev.standing_since, case.ev.collected_at, STARTING_MS);
             if still && subject.standby_signal() == Some(true) {
-                conduct(Action::Restart, "it runs, does not stream and stands still").because(intact)
+                restart(case, "it runs, does not stream and stands still").because(intact)
             } else {
                 conduct(Action::Wait, "it runs and does not stream (yet)")
             }
@@ -308,7 +308,7 @@ fn awake_or_down(case: &Case<'_>, member: &Member<'_>) -> Conduct {
         ),
         Life::Unknown => conduct(Action::Blocked, "whether its server runs could not be read"),
         Life::Hung | Life::CrashLooping | Life::Down => match subject.standby_signal() {
-            Some(true) => conduct(Action::Restart, ailment(subject)).because(intact),
+            Some(true) => restart(case, ailment(subject)).because(intact),
             Some(false) => off_timeline(case, member, None),
             None => conduct(Action::Blocked, ailment(subject))
                 .because("whether standby.signal is there is not known, so a start might rewind it"),
@@ -350,6 +350,11 @@ fn off_timeline(case: &Case<'_>, member: &Member<'_>, parted: Option<&Parted>) -
         }
         _ => "it ran as a primary, is not one any more, and did not come back as a replica".to_owned(),
     };
+    // A standby that runs finds its way onto the new timeline by itself, once its receiver is connected again.
+    let still = supply::stands_still(subject.ev.standing_since, case.ev.collected_at, STARTING_MS);
+    if subject.running() == Some(true) && !subject.writes() && !subject.stopped() && !still {
+        return conduct(Action::Wait, reason).because("it runs, and has not stood still for long enough");
+    }
     let fork = parted
         .and_then(|parted| parted.fork)
         .or_else(|| subject.position.map(|position| position.lsn));
@@ -385,6 +390,14 @@ fn destroy(case: &Case<'_>, action: Action, reason: impl Into<String>) -> Conduc
         Some(_) => conduct(action, reason),
         None => conduct(Action::Blocked, reason)
             .because("the primary does not serve, so there is no healthy donor"),
+    }
+}
+
+/// A replica that is started again needs a primary to follow; and while none serves, the operator may be choosing one.
+fn restart(case: &Case<'_>, reason: impl Into<String>) -> Conduct {
+    match case.donor() {
+        Some(_) => conduct(Action::Restart, reason),
+        None => conduct(Action::Wait, "the primary does not serve").because(reason),
     }
 }
 

@@ -89,7 +89,16 @@ pub(crate) fn own(instance: &InstanceEvidence) -> Option<Position> {
                 .into_iter()
                 .flatten()
                 .max();
-            offer(received, Source::Server, true);
+            // The sender cuts its stream anywhere: what was received may end inside a record that never came whole. Where it
+            // does not go on, only the last valid record counts; see `unscanned`.
+            let scanned = wal.is_some_and(|wal| wal.timeline == timeline && wal.method == WalScan::Records);
+            let streams = server
+                .receiver
+                .as_ref()
+                .is_some_and(|receiver| receiver.streaming);
+            if streams || !scanned {
+                offer(received, Source::Server, true);
+            }
             offer(server.replay, Source::Server, false);
         } else {
             offer(server.flush, Source::Server, true);

@@ -4,7 +4,7 @@ use hasteward_proto::primitive::{InstanceName, Lsn, TimelineId};
 use serde::{Deserialize, Serialize};
 
 use super::case::Case;
-use super::relation::{self, Reader};
+use super::relation::{self, Reader, Relation};
 use super::subject::Subject;
 use crate::evidence::UnreadReason;
 use crate::evidence::cnpg::CnpgEvidence;
@@ -45,7 +45,8 @@ pub fn questions(ev: &CnpgEvidence) -> Vec<Question> {
 }
 
 /// Whose end of WAL must be scanned although their servers answer: a standby that has received nothing since its start may
-/// hold more in `pg_wal` than it has replayed. Inspect these again with the scan, before [`questions`].
+/// hold more in `pg_wal` than it has replayed, and one that received past the primary's history and does not stream may end
+/// inside a record. Inspect these again with the scan, before [`questions`].
 #[must_use]
 pub fn unscanned(ev: &CnpgEvidence) -> Vec<InstanceName> {
     let skipped = |subject: &Subject<'_>| {
@@ -57,14 +58,14 @@ pub fn unscanned(ev: &CnpgEvidence) -> Vec<InstanceName> {
             .is_some_and(|unread| unread.reason == UnreadReason::NotNeeded)
     };
     let case = Case::new(ev);
-    let wanted = case
-        .members
-        .iter()
-        .map(|member| &member.subject)
-        .filter(|subject| {
-            subject.recovers() && skipped(subject) && subject.position.is_none_or(|position| !position.exact)
-        });
-    wanted.map(|subject| subject.name().clone()).collect()
+    let wanted = case.members.iter().filter(|member| {
+        let subject = &member.subject;
+        let open = subject.position.is_none_or(|position| !position.exact)
+            || (subject.ends_in_doubt()
+                && matches!(member.relation, Relation::Parted(_) | Relation::Uncompared));
+        subject.recovers() && skipped(subject) && open
+    });
+    wanted.map(|member| member.subject.name().clone()).collect()
 }
 
 /// The primary holds nothing: the others are compared with each other.
@@ -72,13 +73,13 @@ fn orphans(case: &Case<'_>) -> Vec<Question> {
     let readers: Vec<Reader<'_>> = case
         .members
         .iter()
-        .filter(|member| member.relation == relation::Relation::Uncompared)
+        .filter(|member| member.relation == Relation::Uncompared)
         .filter_map(|member| relation::reader(&member.subject).ok())
         .collect();
     let mut asked = Vec::new();
     if case
         .primary()
-        .is_some_and(|primary| matches!(primary.relation, relation::Relation::Nothing(_)))
+        .is_some_and(|primary| matches!(primary.relation, Relation::Nothing(_)))
     {
         for (i, reader) in readers.iter().enumerate() {
             for other in &readers[i + 1..] {

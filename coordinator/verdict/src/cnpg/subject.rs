@@ -100,6 +100,12 @@ impl<'a> Subject<'a> {
             .is_some_and(|receiver| receiver.streaming)
     }
 
+    /// It received more than it replayed, and does not receive any more: its end may lie inside a record.
+    pub(crate) fn ends_in_doubt(&self) -> bool {
+        let behind = |server: &Server| server.receive.is_some() && server.replay < server.receive;
+        self.recovers() && !self.receives() && self.server().is_some_and(behind)
+    }
+
     /// A database server process exists; `None` = not known.
     pub(crate) fn running(&self) -> Option<bool> {
         if self.server().is_some() {

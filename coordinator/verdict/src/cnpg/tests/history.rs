@@ -4,7 +4,7 @@ use rstest::rstest;
 
 use super::{action, ids, oracle, state};
 use crate::cnpg::lineage::{Lineage, LineageGap, Parting};
-use crate::cnpg::{Question, assess, position, questions};
+use crate::cnpg::{Question, assess, position, questions, unscanned};
 use crate::evidence::cnpg::{ClusterState, HistoryFile};
 use crate::evidence::{Evidence, UnreadReason};
 use crate::report::{Action, VerdictKind};
@@ -447,6 +447,40 @@ fn what_was_seen_may_excuse_and_only_on_the_right_timeline() {
     // It may have been the primary of timeline 2 in between.
     assert_eq!(seen(1, END - 5000), VerdictKind::Undeterminable);
     assert_eq!(seen(7, END), VerdictKind::Undeterminable);
+}
+
+/// An ordinary failover: the sender was cut off inside a record, and nobody committed anything there.
+#[test]
+fn what_was_received_may_end_inside_a_record() {
+    let mut world = World::healthy(3);
+    world.elect(2).leads(2, 2, &[(1, END)], END + 4096).streams(1);
+    place(world.get(3), 1, &[], END);
+    let one = world.get(3);
+    one.disk.wal_end = Evidence::unread(UnreadReason::NotNeeded, "the server answers");
+    if let Evidence::Known(known) = &mut one.server {
+        known.value.receiver = None;
+        known.value.receive = Some(at(END + 120));
+        known.value.replay = Some(at(END));
+    }
+    assert_eq!(unscanned(&world.ev), [name(3)]);
+    let mut scanned = world.clone();
+    place(scanned.get(3), 1, &[], END);
+    assert_eq!((unscanned(&scanned.ev), questions(&scanned.ev)), (vec![], vec![]));
+    let report = assess(&scanned.ev);
+    assert_eq!(
+        (report.verdict.kind, action(&report, 3)),
+        (VerdictKind::Provable, Action::Wait)
+    );
+    assert!(!ids(&report).contains(&"cnpg-replica-off-timeline"));
+    // It could not be scanned, but nothing was committed there: it runs, so it gets the time that a reconnection takes.
+    world.answer(|_| Some(0));
+    world.get(3).standing_since = Some(ago(299_000));
+    assert_eq!(action(&assess(&world.ev), 3), Action::Wait);
+    world.get(3).standing_since = Some(ago(301_000));
+    assert!(matches!(
+        action(&assess(&world.ev), 3),
+        Action::Rewind | Action::Reseed
+    ));
 }
 
 #[test]
