@@ -56,10 +56,10 @@ pub fn clear(ev: &CnpgEvidence, request: &Request, plan: &Plan) -> Result<Cleare
             )),
         }
     }
-    if plan.steps.iter().any(|step| erases(step.action)) && donor(&case).is_none() {
+    if !plan.steps.is_empty() && donor(&case).is_none() {
         refusals.push(stop(
             Code::NoHealthyDonor,
-            "the primary does not serve, so there is nobody to clone from",
+            "the primary does not serve, so there is nobody to follow or to clone from",
         ));
     }
     for step in &plan.steps {
@@ -75,10 +75,6 @@ pub fn clear(ev: &CnpgEvidence, request: &Request, plan: &Plan) -> Result<Cleare
             overridden: refusals,
         }),
     }
-}
-
-fn erases(action: Action) -> bool {
-    matches!(action, Action::Rewind | Action::Reseed | Action::Recreate)
 }
 
 /// States of the whole cluster in which nobody but the operator (or whoever set them) acts.
@@ -192,6 +188,7 @@ fn harmless(case: &Case<'_>, target: &InstanceName) -> bool {
     all_seen
         && case.members.iter().all(|member| match &member.relation {
             Relation::Unread(_) => innocent(member),
+            Relation::Parted(parted) => !parted.own.may_hold(),
             Relation::Foreign(_) | Relation::Uncompared => false,
             _ => true,
         })

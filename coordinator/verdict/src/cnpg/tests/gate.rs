@@ -93,6 +93,18 @@ fn no_donor_aborts_even_when_forced() {
     let mut world = oracle::lose_slot();
     world.stop(1);
     assert_eq!(ask(&world, Some(2), true), Err((Code::NoHealthyDonor, false)));
+    // Not even a restart.
+    let mut world = oracle::crash_loop();
+    let request = request(Some(2), false);
+    let restart = plan(&world.ev, &request);
+    assert_eq!(restart.steps[0].action, Action::Restart);
+    world.stop(1);
+    assert_eq!(
+        clear(&world.ev, &request, &restart)
+            .map_err(|refusal| refusal.code)
+            .map(|_| ()),
+        Err(Code::NoHealthyDonor)
+    );
 }
 
 /// An unread third instance stops nobody where it can be neither authority nor target.
@@ -140,6 +152,14 @@ fn an_unread_bystander() {
     world.get(3).last_written = Some(wrote);
     assert_eq!(cut(&world), Ok(()));
     world.get(4).last_written = Some(wrote);
+    assert_eq!(cut(&world), Err(Code::Undeterminable));
+    // A read instance that holds commits which the primary lacks is no bystander.
+    let mut world = dark(1, &[]);
+    let end = 40 * crate::testing::SEGMENT;
+    world
+        .disconnect(3)
+        .leads(3, 2, &[(1, end)], end + 8192)
+        .answer(|_| Some(1));
     assert_eq!(cut(&world), Err(Code::Undeterminable));
 }
 

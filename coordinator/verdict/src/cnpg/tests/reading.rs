@@ -185,6 +185,9 @@ fn the_primary_down_is_critical_and_never_restarted() {
             .all(|one| matches!(one.action, Action::Blocked | Action::Wait)),
         "{report:#?}"
     );
+    // A replica that is down has nobody to follow yet.
+    world.crash_loop(2);
+    assert_eq!(action(&assess(&world.ev), 2), Action::Wait);
     // A moment after it fell, with a replica that is broken: still nothing is erased.
     world.crash_loop(2);
     world.get(2).disk.control = Evidence::unread(UnreadReason::Corrupt, "CRC");
