@@ -120,6 +120,14 @@ pub fn pod(ordinal: u8) -> String {
     format!("{CLUSTER}-{ordinal}")
 }
 
+/// Whether a pod of this name belongs to the cluster.
+#[must_use]
+pub fn owns(pod: &str) -> bool {
+    pod.strip_prefix(CLUSTER)
+        .and_then(|rest| rest.strip_prefix('-'))
+        .is_some_and(|ordinal| ordinal.parse::<u8>().is_ok())
+}
+
 /// Names of all pods that the resource asks for.
 pub async fn pods(client: &Client) -> anyhow::Result<Vec<String>> {
     let cluster = clusters(client).get(CLUSTER).await?;
@@ -280,6 +288,12 @@ mod tests {
         assert!(status.is_synced());
         assert_eq!((status.size, status.committed), (3, -1));
         assert!(Status::parse("wsrep_cluster_size\t3\n").is_err());
+    }
+
+    #[test]
+    fn pods_of_the_cluster() {
+        assert!(owns("maria-0") && owns(&pod(2)));
+        assert!(!owns("pg-1") && !owns("maria") && !owns("maria-x") && !owns("marianne-1"));
     }
 
     #[test]

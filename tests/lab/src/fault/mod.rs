@@ -1,6 +1,19 @@
 //! Faults: each makes one kind of damage and ends only when the damage is proven. One file each; [`ALL`] lists them.
 
 mod diverge;
+mod galera_ahead;
+mod galera_all_down;
+mod galera_cluster;
+mod galera_ddl_kill;
+mod galera_double_bootstrap;
+mod galera_failed_sst;
+mod galera_kill;
+mod galera_nil_uuid;
+mod galera_partition;
+mod galera_quorum_lost;
+mod galera_scaled_down;
+mod galera_suspended;
+mod galera_zero_grastate;
 mod kill_server;
 mod lose_slot;
 
@@ -16,6 +29,7 @@ use kube::api::Api;
 
 use crate::cnpg;
 use crate::container::Container;
+use crate::galera;
 use crate::place::Place;
 use crate::up::Tell;
 use crate::wait::{Look, until};
@@ -48,7 +62,23 @@ pub struct Fault {
 }
 
 /// Every fault there is.
-pub const ALL: &[Fault] = &[kill_server::FAULT, lose_slot::FAULT, diverge::FAULT];
+pub const ALL: &[Fault] = &[
+    kill_server::FAULT,
+    lose_slot::FAULT,
+    diverge::FAULT,
+    galera_kill::FAULT,
+    galera_all_down::FAULT,
+    galera_partition::FAULT,
+    galera_quorum_lost::FAULT,
+    galera_zero_grastate::FAULT,
+    galera_failed_sst::FAULT,
+    galera_double_bootstrap::FAULT,
+    galera_nil_uuid::FAULT,
+    galera_ahead::FAULT,
+    galera_suspended::FAULT,
+    galera_scaled_down::FAULT,
+    galera_ddl_kill::FAULT,
+];
 
 impl Fault {
     /// The fault called `name`.
@@ -73,6 +103,9 @@ impl Fault {
 /// # Errors
 /// Says so when no fault file exists: other damage is for hasteward to repair.
 pub async fn heal(scene: &Scene<'_>) -> anyhow::Result<String> {
+    if galera::owns(scene.instance) {
+        return galera_cluster::Cluster::of(scene).await?.heal().await;
+    }
     let file = scene.fault_file();
     match fs::remove_file(&file) {
         Ok(()) => {}
