@@ -28,6 +28,9 @@ pub const DATA: &str = "/var/lib/mysql";
 /// The volume with `0-galera.cnf` and, while a bootstrap is asked for, `1-bootstrap.cnf`.
 pub const CONFIG: &str = "/etc/mysql/mariadb.conf.d";
 
+/// The state UUID of nobody's history.
+pub const NIL: &str = "00000000-0000-0000-0000-000000000000";
+
 /// The operator's probes, quicker than its defaults (20 s, then every 10 s). Thresholds are in the resource.
 pub(crate) const OPERATOR_FLAGS: [&str; 6] = [
     "--probe-initial-delay-seconds=1",
@@ -98,7 +101,7 @@ pub async fn healthy(client: &Client, nodes: u8) -> anyhow::Result<()> {
         let mut histories = Vec::new();
         for ordinal in 0..nodes {
             let status = Node::of(client, &pod(ordinal)).await?.status().await?;
-            if !status.is_synced() || status.size != u32::from(nodes) {
+            if !status.is_synced() || status.size != u32::from(nodes) || !status.has_history() {
                 return Ok(Look::NotYet(format!("{}: {status:?}", pod(ordinal))));
             }
             histories.push(status.uuid);
@@ -181,6 +184,12 @@ impl Status {
     #[must_use]
     pub fn is_synced(&self) -> bool {
         self.component == "Primary" && self.state == "Synced"
+    }
+
+    /// Whether the component knows which history it is of. One that does not looks green in everything else.
+    #[must_use]
+    pub fn has_history(&self) -> bool {
+        self.uuid != NIL
     }
 
     /// Reads the rows of `SHOW GLOBAL STATUS`.

@@ -18,8 +18,6 @@ use crate::galera::{self, CONFIG, DATA, Node, Status};
 use crate::process::{self, write_whole};
 use crate::wait::{Look, until};
 
-/// The state UUID of nobody's history.
-pub(super) const NIL: &str = "00000000-0000-0000-0000-000000000000";
 /// How long Galera may take to notice the loss of a peer (`evs.suspect_timeout` 5 s, `evs.inactive_timeout` 15 s), and more.
 pub(super) const VIEW_DEADLINE: Duration = Duration::from_secs(60);
 /// How long a server may take to end or to start: the kubelet's back-off is part of it.
@@ -165,8 +163,8 @@ impl<'a> Cluster<'a> {
             let Some(status) = self.container(node).await? else {
                 return Ok(Look::not_yet("no container"));
             };
-            let states = [status.last_state, status.state].into_iter().flatten();
-            Ok(match states.filter_map(|state| state.terminated).next() {
+            let mut both = [status.last_state, status.state].into_iter().flatten();
+            Ok(match both.find_map(|state| state.terminated) {
                 Some(ended) => Look::Done(ended.exit_code),
                 None => Look::not_yet("it runs"),
             })
@@ -388,6 +386,18 @@ impl<'a> Cluster<'a> {
                 done.push(format!("{} is not held any more", node.name));
             }
         }
+        for node in &self.nodes {
+            // Left by a transfer that was killed: the next joiner waits for it, until an init container removes them.
+            let left = [format!("{DATA}/wsrep_sst.pid"), format!("{DATA}/sst_in_progress")];
+            let mut stale = false;
+            for path in &left {
+                stale |= node.has(path).await.unwrap_or(false);
+            }
+            if stale && node.status().await.is_err() {
+                self.renew(node).await?;
+                done.push(format!("{} has a new pod", node.name));
+            }
+        }
         let cluster = galera::clusters(self.scene.client).get(galera::CLUSTER).await?;
         if cluster.data["spec"]["suspend"] == true {
             // Un-suspended with GaleraReady=False, the operator scales to 0 even what runs well.
@@ -402,6 +412,18 @@ impl<'a> Cluster<'a> {
             bail!("nothing to switch off; lost history needs a repair");
         }
         self.tell(&done.join(", "));
+        let mut histories = std::collections::BTreeSet::new();
+        for node in &self.nodes {
+            if let Ok(status) = node.status().await
+                && status.component == "Primary"
+            {
+                histories.insert(status.uuid);
+            }
+        }
+        if histories.contains(galera::NIL) || histories.len() > 1 {
+            let done = done.join(", ");
+            bail!("{done}; but the histories are {histories:?}: that needs a repair");
+        }
         let size = u8::try_from(self.nodes.len())?;
         tokio::time::timeout(HEAL_DEADLINE, galera::healthy(self.scene.client, size))
             .await
@@ -448,7 +470,7 @@ mod tests {
     #[test]
     fn a_state_is_read_as_it_is_written() {
         let saved = Saved {
-            uuid: NIL.to_owned(),
+            uuid: galera::NIL.to_owned(),
             seqno: -1,
             safe: true,
         };

@@ -3,9 +3,9 @@
 use anyhow::{Context as _, ensure};
 use nix::sys::signal::Signal;
 
-use super::galera_cluster::{Cluster, NIL};
+use super::galera_cluster::Cluster;
 use super::{Fault, Outcome, Scene};
-use crate::galera::DATA;
+use crate::galera::{DATA, NIL};
 
 pub(super) const FAULT: Fault = Fault {
     name: "galera-ddl-kill",

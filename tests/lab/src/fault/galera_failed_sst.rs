@@ -5,9 +5,9 @@ use std::time::Duration;
 use anyhow::{Context as _, ensure};
 use nix::sys::signal::Signal;
 
-use super::galera_cluster::{Cluster, NIL, RESTART_DEADLINE};
+use super::galera_cluster::{Cluster, RESTART_DEADLINE};
 use super::{Fault, Outcome, Scene};
-use crate::galera::{DATA, Node};
+use crate::galera::{NIL, Node};
 use crate::wait::{Look, until};
 
 pub(super) const FAULT: Fault = Fault {
@@ -16,20 +16,17 @@ pub(super) const FAULT: Fault = Fault {
     inflict: |scene| -> Outcome<'_> { Box::pin(inflict(scene)) },
 };
 
-/// The receiving programs of the SST methods `rsync` and `mariabackup`.
-const RECEIVERS: [&str; 4] = ["rsync --daemon", "rsync", "socat", "mbstream"];
+/// What receives: the program's command line and how many of it there are once data comes in. rsync's daemon has a child for
+/// each connection; mariabackup's stream ends in
+/// `mbstream`, started when the data directory has been emptied.
+const RECEIVERS: [(&str, usize); 2] = [("rsync --daemon", 2), ("mbstream", 1)];
 
 async fn inflict(scene: &Scene<'_>) -> anyhow::Result<String> {
     let cluster = Cluster::of(scene).await?;
     let victim = cluster.victim()?;
     cluster.kill(victim).await?;
     cluster.others_go_on().await?;
-    // Whatever it could offer for an incremental transfer: the next start must ask for all data.
-    victim
-        .beside(&format!(
-            "rm -f {DATA}/grastate.dat {DATA}/gvwstate.dat {DATA}/galera.cache"
-        ))
-        .await?;
+    // Its state has no position: the next start must ask for all data.
     cluster.release(victim)?;
     cluster.renew(victim).await?;
     cluster.tell(&format!("{} starts and asks for all data", victim.name));
@@ -63,9 +60,9 @@ async fn break_transfer(victim: &Node) -> anyhow::Result<String> {
                 None => Look::not_yet("the server does not run"),
             });
         };
-        for receiver in RECEIVERS {
+        for (receiver, receiving) in RECEIVERS {
             let found = server.processes_titled(receiver);
-            if !found.is_empty() {
+            if found.len() >= receiving {
                 server.signal(&found, Signal::SIGKILL)?;
                 broken.get_or_insert(receiver);
             }

@@ -1,7 +1,8 @@
 //! All nodes were killed and started again, with their views: they form a component that knows no history and looks healthy.
 
-use super::galera_cluster::{Cluster, NIL};
+use super::galera_cluster::Cluster;
 use super::{Fault, Outcome, Scene};
+use crate::galera::{NIL, Status};
 
 pub(super) const FAULT: Fault = Fault {
     name: "galera-nil-uuid",
@@ -24,7 +25,7 @@ async fn inflict(scene: &Scene<'_>) -> anyhow::Result<String> {
     }
     let size = u32::try_from(cluster.nodes().len())?;
     for node in cluster.nodes() {
-        let green = |s: &crate::galera::Status| s.is_synced() && s.size == size && s.uuid == NIL;
+        let green = |s: &Status| s.is_synced() && s.size == size && s.uuid == NIL;
         cluster.says(node, "green without a history", green).await?;
     }
     Ok(format!(

@@ -66,7 +66,12 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
             tracing::info!("first deployment: this pod bootstraps");
             fs::write(args.config.join(names::BOOTSTRAP_FILE), server_config::BOOTSTRAP)?;
         } else {
-            previous_ready(&client, &args.namespace, &names::pod(&args.mariadb, ordinal - 1)).await;
+            let previous = names::pod(&args.mariadb, ordinal - 1);
+            super::until_terminated(async {
+                previous_ready(&client, &args.namespace, &previous).await;
+                Ok(())
+            })
+            .await?;
         }
     }
     tracing::info!("initialised");

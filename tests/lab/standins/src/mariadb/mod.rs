@@ -20,6 +20,15 @@ pub use resource::{
     Recovery, RecoveryStatus, SavedState, SecretKey, Storage, Threshold,
 };
 
+/// Runs until it ends or the container is told to end: process 1 of a container has no default for SIGTERM.
+async fn until_terminated(work: impl Future<Output = anyhow::Result<()>>) -> anyhow::Result<()> {
+    let mut terminated = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())?;
+    tokio::select! {
+        result = work => result,
+        _ = terminated.recv() => Ok(()),
+    }
+}
+
 /// The definition of `mariadbs.k8s.mariadb.com`, as a JSON document ready for the API server.
 #[must_use]
 pub fn custom_resource_definition() -> &'static str {

@@ -70,8 +70,7 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
     });
     let api = serve(names::AGENT_PORT, api::router(agent.clone()));
     let probes = serve(names::PROBE_PORT, probe::router(agent));
-    tokio::try_join!(api, probes)?;
-    Ok(())
+    super::until_terminated(async { tokio::try_join!(api, probes).map(drop) }).await
 }
 
 async fn serve(port: u16, router: Router) -> anyhow::Result<()> {
