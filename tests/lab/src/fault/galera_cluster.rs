@@ -370,6 +370,7 @@ impl<'a> Cluster<'a> {
     /// Puts away what keeps nodes down or apart, and has the operator put the cluster together.
     pub(super) async fn heal(&self) -> anyhow::Result<String> {
         let mut done = Vec::new();
+        self.nobody_ahead().await?;
         for node in &self.nodes {
             if self.release(node)? {
                 done.push(format!("{} is not killed any more", node.name));
@@ -432,6 +433,33 @@ impl<'a> Cluster<'a> {
             "{}; all {size} nodes are Synced in one component",
             done.join(", ")
         ))
+    }
+
+    /// A node that is down and further than the running cluster would lose what it has by its start.
+    async fn nobody_ahead(&self) -> anyhow::Result<()> {
+        let mut running = None;
+        for node in &self.nodes {
+            if let Ok(status) = node.status().await
+                && status.component == "Primary"
+            {
+                running = Some(status);
+            }
+        }
+        let Some(running) = running else { return Ok(()) };
+        for node in &self.nodes {
+            if let Ok(saved) = self.saved(node).await
+                && saved.uuid == running.uuid
+                && saved.seqno > running.committed
+            {
+                bail!(
+                    "{} is at {}, the running cluster at {}: that needs a repair",
+                    node.name,
+                    saved.seqno,
+                    running.committed
+                );
+            }
+        }
+        Ok(())
     }
 
     async fn all_synced(&self) -> bool {

@@ -24,7 +24,7 @@ async fn inflict(scene: &Scene<'_>) -> anyhow::Result<String> {
     cluster.tell(&format!("filling a table with {ROWS} rows"));
     others[0]
         .sql(&format!(
-            "CREATE OR REPLACE TABLE hasteward_lab.wide (id INT PRIMARY KEY, t VARCHAR(255)); \
+            "USE hasteward_lab; CREATE OR REPLACE TABLE hasteward_lab.wide (id INT PRIMARY KEY, t VARCHAR(255)); \
              INSERT INTO hasteward_lab.wide SELECT seq, REPEAT('x', 200) FROM seq_1_to_{ROWS};"
         ))
         .await?;
