@@ -517,6 +517,7 @@ fn instance(n: u32) -> InstanceEvidence {
             running: true,
             ready: true,
             terminating: false,
+            delete_by: None,
             container: ContainerState::Running {
                 since: ago(3_600_000),
             },

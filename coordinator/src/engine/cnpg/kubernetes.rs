@@ -172,6 +172,7 @@ pub(super) fn pod(pod: &Pod) -> Option<PodEvidence> {
         running: pod.status.phase.as_deref() == Some("Running"),
         ready: crate::kubernetes::is_true(&pod.status.conditions, "Ready"),
         terminating: meta.deletion_timestamp.is_some(),
+        delete_by: meta.deletion_timestamp.as_ref().map(|by| millis(Some(by))),
         container: status.map_or(ContainerState::Unreported, |s| container(&s.state, &s.last_state)),
         restarts: status.map_or(0, |s| s.restart_count),
         previous: status

@@ -3,7 +3,7 @@
 use super::case::{Case, Member};
 use super::relation::{Nothing, Parted, Relation};
 use super::subject::{Life, STARTING_MS, Subject};
-use super::supply::{self, STALL_MS, Supply};
+use super::supply::{self, ARCHIVE_STALL_MS, Supply};
 use super::{position, room};
 use crate::evidence::cnpg::{AgentPresence, ClusterState, ContainerState};
 use crate::report::{Action, Verdict, VerdictKind};
@@ -125,6 +125,7 @@ fn primary(case: &Case<'_>, member: &Member<'_>) -> Conduct {
         Life::Serving if young(case, subject) => conduct(Action::Wait, "it is the primary and still in recovery"),
         Life::Serving => conduct(Action::Blocked, "it is the primary and stays in recovery"),
         Life::Starting => conduct(Action::Wait, "it is starting"),
+        Life::Slow => conduct(Action::Wait, "its server did not answer in time, once"),
         _ => conduct(Action::Blocked, "the primary does not serve")
             .because("a primary has no standby.signal: if a failover happens first, its start path rewinds it, so starting it again is no harmless act"),
     }
@@ -171,6 +172,10 @@ fn replica(case: &Case<'_>, member: &Member<'_>) -> Conduct {
     }
     if follows(case, member) {
         return conduct(Action::None, "it streams from the primary");
+    }
+    if paused(member) {
+        return conduct(Action::None, "somebody paused its replay, and that is respected")
+            .because("the primary holds everything of it");
     }
     let supply = supply::of(case, member);
     if let Some(done) = settled(case, member, &supply) {
@@ -220,6 +225,13 @@ fn replica(case: &Case<'_>, member: &Member<'_>) -> Conduct {
     awake_or_down(case, member)
 }
 
+/// Its replay is paused, and nothing else is wrong with its history.
+pub(crate) fn paused(member: &Member<'_>) -> bool {
+    let server = member.subject.server();
+    server.is_some_and(|server| server.in_recovery && server.replay_paused)
+        && member.relation == Relation::Contained
+}
+
 /// What no waiting changes.
 fn settled(case: &Case<'_>, member: &Member<'_>, supply: &Supply) -> Option<Conduct> {
     let subject = &member.subject;
@@ -254,7 +266,7 @@ fn settled(case: &Case<'_>, member: &Member<'_>, supply: &Supply) -> Option<Cond
         "it needs WAL from {needed} on; the primary's oldest is {oldest}, and no slot of it holds more"
     );
     let now = case.ev.collected_at;
-    let still = supply::stands_still(subject.ev.standing_since, now, STALL_MS);
+    let still = supply::stands_still(subject.ev.standing_since, now, ARCHIVE_STALL_MS);
     match (archived, subject.recovers()) {
         (false, _) => Some(
             destroy(case, Action::Reseed, reason).because("no archive is configured that could serve it"),
@@ -300,6 +312,7 @@ fn awake_or_down(case: &Case<'_>, member: &Member<'_>) -> Conduct {
             }
         }
         Life::Running => conduct(Action::Wait, "its server runs and could not be asked"),
+        Life::Slow => conduct(Action::Wait, "its server did not answer in time, once"),
         Life::Starting => conduct(Action::Wait, "it is starting"),
         Life::NoPod => conduct(Action::Wait, "it has no pod; the operator makes one"),
         Life::Stuck => conduct(
@@ -329,6 +342,9 @@ pub(crate) fn stuck(subject: &Subject<'_>) -> String {
     let Some(pod) = subject.ev.pod.value() else {
         return "there is none".to_owned();
     };
+    if pod.terminating {
+        return "it was deleted and does not end".to_owned();
+    }
     match (&pod.unschedulable, &pod.container) {
         (Some(why), _) => why.clone(),
         (None, ContainerState::Waiting { reason, .. }) => reason.clone(),
@@ -458,6 +474,7 @@ pub(crate) fn state(case: &Case<'_>, member: &Member<'_>) -> String {
             _ => "not streaming",
         },
         Life::Hung => "server hung",
+        Life::Slow => "slow",
         _ if case.resource.is_some_and(|resource| resource.hibernation) => "hibernated",
         _ if matches!(member.relation, Relation::SeenByPrimary(_)) => "streaming",
         _ if matches!(member.relation, Relation::Nothing(Nothing::VolumeGone(_))) => "volume gone",

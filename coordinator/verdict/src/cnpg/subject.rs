@@ -4,8 +4,9 @@ use hasteward_proto::primitive::{InstanceName, SystemId};
 
 use super::lineage::Lineage;
 use super::position::{self, Position};
+use super::supply;
 use crate::evidence::cnpg::{
-    Claim, ClaimRole, ClusterState, CnpgEvidence, ContainerState, InstanceEvidence, Pod, Server,
+    Claim, ClaimRole, ClusterState, CnpgEvidence, ContainerState, InstanceEvidence, Pod, Server, StandbyState,
 };
 use crate::evidence::{Evidence, UnreadReason};
 
@@ -13,6 +14,9 @@ use crate::evidence::{Evidence, UnreadReason};
 pub(crate) const STARTING_MS: u64 = 5 * 60 * 1000;
 /// A run that ended badly after less than this was one turn of a crash loop.
 const SHORT_RUN_MS: u64 = 2 * 60 * 1000;
+
+/// A standby that confirmed all but this much works, whatever its own answer took.
+const FED_WITHIN: u64 = 16 * 1024 * 1024;
 
 /// One instance and what its own evidence says.
 #[derive(Debug)]
@@ -34,8 +38,10 @@ pub(crate) struct Subject<'a> {
 pub(crate) enum Life {
     /// A server answers.
     Serving,
-    /// A postmaster exists and does not answer.
+    /// A postmaster is stopped, or has not answered for longer than a busy server would.
     Hung,
+    /// It did not answer once, in time.
+    Slow,
     /// A postmaster runs; nobody could ask it.
     Running,
     /// On its way up (or down and up again).
@@ -336,12 +342,21 @@ fn life(ev: &InstanceEvidence, all: &CnpgEvidence) -> Life {
     if ev.server.value().is_some() {
         return Life::Serving;
     }
-    let hung = ev
+    if postmaster.is_some_and(|postmaster| postmaster.stopped) {
+        return Life::Hung;
+    }
+    let silent = ev
         .server
         .why_unread()
         .is_some_and(|unread| unread.reason == UnreadReason::ServerHung);
-    if hung || postmaster.is_some_and(|postmaster| postmaster.stopped) {
-        return Life::Hung;
+    if silent {
+        // One answer that came too late is no hung server: it has to stand still meanwhile, and nobody else may see it work.
+        let still = supply::stands_still(ev.standing_since, all.collected_at, supply::STALL_MS);
+        return if still && !fed(ev, all) {
+            Life::Hung
+        } else {
+            Life::Slow
+        };
     }
     let pod = match &ev.pod {
         Evidence::Known(known) => &known.value,
@@ -374,6 +389,28 @@ fn life(ev: &InstanceEvidence, all: &CnpgEvidence) -> Life {
     }
 }
 
+/// The primary streams to it, and it has flushed nearly everything.
+fn fed(ev: &InstanceEvidence, all: &CnpgEvidence) -> bool {
+    let primary = all
+        .resource
+        .value()
+        .and_then(|resource| resource.current_primary.as_ref());
+    let server = all
+        .instances
+        .iter()
+        .find(|one| Some(&one.name) == primary)
+        .and_then(|one| one.server.value());
+    server.is_some_and(|server| {
+        server.standbys.iter().any(|row| {
+            let near = match (server.flush.or(server.receive), row.flush) {
+                (Some(end), Some(flushed)) => end.bytes_past(flushed) <= FED_WITHIN,
+                _ => false,
+            };
+            row.application_name == ev.name.as_str() && row.state == StandbyState::Streaming && near
+        })
+    })
+}
+
 fn fenced(all: &CnpgEvidence, name: &InstanceName) -> bool {
     all.resource
         .value()
@@ -393,7 +430,10 @@ fn absent_pod(ev: &InstanceEvidence, all: &CnpgEvidence) -> Life {
 fn pod_life(pod: &Pod, all: &CnpgEvidence) -> Life {
     let age = all.collected_at.millis_since(pod.created_at);
     if pod.terminating {
-        return Life::Starting;
+        let overdue = pod
+            .delete_by
+            .is_some_and(|by| all.collected_at.millis_since(by) >= STARTING_MS);
+        return if overdue { Life::Stuck } else { Life::Starting };
     }
     if pod.node.is_none() {
         return if age < STARTING_MS && pod.unschedulable.is_none() {

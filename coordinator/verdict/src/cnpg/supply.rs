@@ -5,8 +5,11 @@ use hasteward_proto::primitive::{Lsn, UnixMillis};
 use super::case::{Case, Member};
 use crate::evidence::cnpg::{ControlFile, SlotWal, StandbyState};
 
-/// A replica that archive recovery feeds moves within this time; CNPG's own stall verdict uses the same.
+/// A server that works moves or answers within this time; CNPG's own stall verdict uses the same.
 pub(crate) const STALL_MS: u64 = 60 * 1000;
+/// A replica that archive recovery feeds moves within this time, also where a segment must be fetched from a slow store and
+/// `restore_command` is tried again after failures. What follows erases it, so this is generous.
+pub(crate) const ARCHIVE_STALL_MS: u64 = 15 * 60 * 1000;
 
 /// Where the next WAL of a replica comes from.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -17,6 +17,9 @@ pub struct Pod {
     pub ready: bool,
     /// `metadata.deletionTimestamp` is set.
     pub terminating: bool,
+    /// `metadata.deletionTimestamp`: when the grace period of a deletion ends (the API server adds it to the time of the call).
+    #[serde(default)]
+    pub delete_by: Option<UnixMillis>,
     /// State of the database container.
     pub container: ContainerState,
     /// Its `restartCount`.

@@ -141,6 +141,25 @@ pub(crate) fn general(id: &str, severity: Severity, summary: String) -> Diagnosi
     }
 }
 
+/// One answer that did not come in time.
+pub(crate) fn server_slow(finding: &Finding<'_, '_>, member: &Member<'_>) -> Diagnosis {
+    let name = member.subject.name();
+    let why = member.subject.ev.server.why_unread();
+    Diagnosis {
+        evidence: why.map(|unread| unread.detail.clone()).into_iter().collect(),
+        remedy: format!(
+            "ask again in a minute; meanwhile: kubectl logs {} {name} -c postgres --tail=50",
+            finding.namespace()
+        ),
+        ..about(
+            member,
+            "server-slow",
+            Severity::Warning,
+            format!("the server of {name} did not answer in time, once"),
+        )
+    }
+}
+
 /// `12.3 GiB`.
 pub(crate) fn bytes(count: u64) -> String {
     const UNITS: [(&str, u64); 4] = [

@@ -1,8 +1,8 @@
 //! The primary's service, and the role on the move.
 
 use super::{Finding, about, general};
-use crate::cnpg::action::serves_as_primary;
-use crate::cnpg::case::Transition;
+use crate::cnpg::action::{serves_as_primary, young};
+use crate::cnpg::case::{Member, Transition};
 use crate::cnpg::room;
 use crate::cnpg::subject::Life;
 use crate::report::{Action, Diagnosis, Severity};
@@ -18,6 +18,7 @@ pub(super) fn find(finding: &Finding<'_, '_>) -> Vec<Diagnosis> {
     };
     let subject = &member.subject;
     let name = subject.name();
+    found.extend(control_file(finding, member));
     if serves_as_primary(finding.case, subject) || subject.fenced || room::wal_full(subject).is_some() {
         return found;
     }
@@ -61,10 +62,57 @@ pub(super) fn find(finding: &Finding<'_, '_>) -> Vec<Diagnosis> {
                 format!("{name}, the primary, does not run: no writes are possible"),
             )
         }),
+        Life::Slow => found.push(super::server_slow(finding, member)),
         // A primary whose node or agent is out of reach is diagnosed as such.
-        Life::Serving | Life::Running | Life::Starting | Life::Unknown => {}
+        Life::Running | Life::Unknown if subject.running() != Some(true) => {}
+        Life::Running | Life::Unknown | Life::Serving | Life::Starting => {
+            let silent = subject.life == Life::Running && !young(finding.case, subject);
+            let (severity, what) = if silent {
+                (Severity::Critical, "runs and answers nobody")
+            } else {
+                (Severity::Warning, "is on its way up")
+            };
+            let why = subject.ev.server.why_unread().map(|unread| unread.detail.clone());
+            found.push(Diagnosis {
+                evidence: conduct.reasons.iter().cloned().chain(why).collect(),
+                remedy: status,
+                ..about(
+                    member,
+                    "cnpg-primary-down",
+                    severity,
+                    format!("{name}, the primary, {what}: no writes are possible"),
+                )
+            });
+        }
     }
     found
+}
+
+/// A server that runs goes on without it, and cannot start again.
+fn control_file(finding: &Finding<'_, '_>, member: &Member<'_>) -> Option<Diagnosis> {
+    let subject = &member.subject;
+    let why = subject.ev.disk.control.why_unread();
+    let effect = if subject.running() == Some(true) {
+        "if it stops like this, it cannot start"
+    } else {
+        "it cannot start"
+    };
+    subject.control_corrupt().then(|| Diagnosis {
+        evidence: why.map(|unread| unread.detail.clone()).into_iter().collect(),
+        remedy: format!(
+            "do not stop what still runs; look at the backups before anything else: kubectl get backups.postgresql.cnpg.io {}",
+            finding.namespace()
+        ),
+        ..about(
+            member,
+            "cnpg-control-file-corrupt",
+            Severity::Critical,
+            format!(
+                "the control file of {}, the primary, is not readable: {effect}",
+                subject.name()
+            ),
+        )
+    })
 }
 
 fn transition(finding: &Finding<'_, '_>) -> Option<Diagnosis> {

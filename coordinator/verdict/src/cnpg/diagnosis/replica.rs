@@ -23,13 +23,17 @@ pub(super) fn find(finding: &Finding<'_, '_>) -> Vec<Diagnosis> {
 fn replica(finding: &Finding<'_, '_>, member: &Member<'_>, conduct: &Conduct) -> Vec<Diagnosis> {
     let mut found = Vec::new();
     found.extend(control_file(finding, member, conduct));
-    if finding.provable() {
+    if finding.provable() && !action::paused(member) {
         found.extend(missing_wal(finding, member, conduct));
         found.extend(off_timeline(finding, member, conduct));
         found.extend(unfinished(finding, member, conduct));
     }
+    if action::paused(member) && !member.subject.fenced {
+        return vec![replay_paused(finding, member, conduct)];
+    }
     if found.is_empty() {
         found.extend(hung(finding, member, conduct).or_else(|| down(finding, member, conduct)));
+        found.extend(slow(finding, member));
         found.extend(not_streaming(finding, member, conduct));
     }
     found
@@ -167,6 +171,28 @@ fn unfinished(finding: &Finding<'_, '_>, member: &Member<'_>, conduct: &Conduct)
         }
         _ => None,
     }
+}
+
+fn replay_paused(finding: &Finding<'_, '_>, member: &Member<'_>, conduct: &Conduct) -> Diagnosis {
+    let name = member.subject.name();
+    Diagnosis {
+        evidence: conduct.reasons.clone(),
+        remedy: format!(
+            "if nobody needs it any more: kubectl exec {} {name} -c postgres -- psql -c 'SELECT pg_wal_replay_resume()'",
+            finding.namespace()
+        ),
+        ..about(
+            member,
+            "replay-paused",
+            Severity::Warning,
+            format!("replay of {name} is paused: its data grows older, and its pg_wal grows"),
+        )
+    }
+}
+
+fn slow(finding: &Finding<'_, '_>, member: &Member<'_>) -> Option<Diagnosis> {
+    let subject = &member.subject;
+    (subject.life == Life::Slow && !subject.fenced).then(|| super::server_slow(finding, member))
 }
 
 fn hung(finding: &Finding<'_, '_>, member: &Member<'_>, conduct: &Conduct) -> Option<Diagnosis> {

@@ -44,6 +44,9 @@ fn moved() -> World {
 fn stale_row() -> World {
     let mut world = World::healthy(3);
     world.get(2).server = Evidence::unread(UnreadReason::ServerHung, "no answer in 2 s");
+    if let Evidence::Known(known) = &mut world.get(2).disk.processes {
+        known.value.postmaster.as_mut().unwrap().stopped = true;
+    }
     world
 }
 

@@ -200,6 +200,12 @@ fn a_hung_primary_is_not_restarted() {
     world.get(1).server = Evidence::unread(UnreadReason::ServerHung, "no answer in 2 s");
     let report = assess(&world.ev);
     assert_eq!(
+        (action(&report, 1), ids(&report)),
+        (Action::Wait, vec!["server-slow"])
+    );
+    world.get(1).standing_since = Some(ago(61_000));
+    let report = assess(&world.ev);
+    assert_eq!(
         (report.verdict.kind, action(&report, 1)),
         (VerdictKind::Provable, Action::Blocked)
     );
@@ -298,12 +304,94 @@ fn an_instance_that_is_only_named_yet_is_being_made() {
 fn a_stale_row_hides_no_hung_server() {
     let mut world = World::healthy(3);
     world.get(2).server = Evidence::unread(UnreadReason::ServerHung, "no answer in 2 s");
+    if let Evidence::Known(known) = &mut world.get(2).disk.processes {
+        known.value.postmaster.as_mut().unwrap().stopped = true;
+    }
     let report = assess(&world.ev);
     assert_eq!(
         (state(&report, 2), action(&report, 2)),
         ("server hung", Action::Restart)
     );
     assert_eq!(ids(&report), ["server-hung"]);
+}
+
+/// A busy server that answers late is not stopped for it.
+#[test]
+fn one_slow_answer_is_no_hung_server() {
+    let mut world = World::healthy(3);
+    world.get(2).server = Evidence::unread(UnreadReason::ServerHung, "no answer in 2 s");
+    let slow = |world: &World, expected: Action| {
+        let report = assess(&world.ev);
+        assert_eq!(
+            (ids(&report), action(&report, 2)),
+            (vec!["server-slow"], expected)
+        );
+        assert_eq!(report.diagnoses[0].severity, Severity::Warning);
+    };
+    slow(&world, Action::None);
+    // The primary sees it flush, however long it has stood there.
+    world.get(2).standing_since = Some(ago(600_000));
+    slow(&world, Action::None);
+    // Nobody sees it work, but only once.
+    world.disconnect(2);
+    world.get(2).standing_since = None;
+    slow(&world, Action::Wait);
+    world.get(2).standing_since = Some(ago(59_000));
+    slow(&world, Action::Wait);
+    world.get(2).standing_since = Some(ago(61_000));
+    let report = assess(&world.ev);
+    assert_eq!(
+        (ids(&report), action(&report, 2)),
+        (vec!["server-hung"], Action::Restart)
+    );
+}
+
+#[test]
+fn a_primary_that_does_not_serve_is_never_passed_over() {
+    let said = |world: &World| {
+        let report = assess(&world.ev);
+        assert_ne!(report.exit_code(), 0);
+        let found = report
+            .diagnoses
+            .iter()
+            .find(|one| one.target == Some(name(1)))
+            .unwrap();
+        (found.id.clone(), found.severity)
+    };
+    // On its way up.
+    let mut world = World::healthy(2);
+    world.restarted(1).disconnect(2);
+    assert_eq!(said(&world), ("cnpg-primary-down".to_owned(), Severity::Warning));
+    // Runs for an hour and refuses everybody.
+    let mut world = World::healthy(2);
+    world.get(1).server = Evidence::unread(
+        UnreadReason::ServerError,
+        "57P03: the database system is shutting down",
+    );
+    assert_eq!(said(&world), ("cnpg-primary-down".to_owned(), Severity::Critical));
+    // Serves, and will never start again.
+    let mut world = World::healthy(2);
+    world.get(1).disk.control = Evidence::unread(UnreadReason::Corrupt, "CRC");
+    assert_eq!(
+        said(&world),
+        ("cnpg-control-file-corrupt".to_owned(), Severity::Critical)
+    );
+    assert_eq!(action(&assess(&world.ev), 1), Action::None);
+}
+
+#[test]
+fn a_deleted_pod_that_does_not_end_is_told() {
+    let mut world = World::healthy(3);
+    world.stop(2);
+    pod(world.get(2)).terminating = true;
+    pod(world.get(2)).delete_by = Some(ago(60_000));
+    assert_eq!(state(&assess(&world.ev), 2), "starting");
+    pod(world.get(2)).delete_by = Some(ago(400_000));
+    let report = assess(&world.ev);
+    assert_eq!(
+        (state(&report, 2), action(&report, 2), ids(&report)),
+        ("stuck", Action::Blocked, vec!["cnpg-replica-down"])
+    );
 }
 
 #[test]

@@ -92,9 +92,9 @@ fn an_archive_may_serve_what_the_primary_lost() {
     let report = assess(&world.ev);
     assert_eq!(action(&report, 2), Action::Wait);
     assert_eq!(report.exit_code(), 6);
-    world.get(2).standing_since = Some(ago(30_000));
+    world.get(2).standing_since = Some(ago(899_000));
     assert_eq!(action(&assess(&world.ev), 2), Action::Wait);
-    world.get(2).standing_since = Some(ago(61_000));
+    world.get(2).standing_since = Some(ago(901_000));
     assert_eq!(action(&assess(&world.ev), 2), Action::Reseed);
     // Down, it cannot move: a start shows whether the archive serves it.
     world.crash_loop(2);
@@ -168,4 +168,30 @@ fn a_row_of_another_name_is_not_its_row() {
     }
     assert_eq!(assess(&world.ev).verdict.kind, VerdictKind::Undeterminable);
     assert_eq!(name(2).cnpg_slot_name(), "_cnpg_c_2");
+}
+
+/// It stands still because somebody wants it to.
+#[test]
+fn a_paused_replay_is_respected_and_told() {
+    let mut gone = oracle::lose_slot();
+    gone.resource().wal_archive = true;
+    let mut idle = World::healthy(3);
+    idle.disconnect(2);
+    for mut world in [gone, idle] {
+        world.get(2).standing_since = Some(ago(9_000_000));
+        assert_ne!(action(&assess(&world.ev), 2), Action::None);
+        if let Evidence::Known(known) = &mut world.get(2).server {
+            known.value.replay_paused = true;
+        }
+        let report = assess(&world.ev);
+        assert_eq!(
+            (action(&report, 2), ids(&report)),
+            (Action::None, vec!["replay-paused"])
+        );
+        assert!(
+            report.diagnoses[0]
+                .remedy
+                .contains("SELECT pg_wal_replay_resume()")
+        );
+    }
 }
