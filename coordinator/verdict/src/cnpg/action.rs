@@ -1,7 +1,7 @@
 //! What to do with each instance, and why.
 
 use super::case::{Case, Member};
-use super::relation::{Nothing, Parted, Relation};
+use super::relation::{self, Nothing, Parted, Relation};
 use super::subject::{Life, STARTING_MS, Subject};
 use super::supply::{self, ARCHIVE_STALL_MS, Supply};
 use super::{position, room};
@@ -151,7 +151,12 @@ fn replica(case: &Case<'_>, member: &Member<'_>) -> Conduct {
     }
     match &member.relation {
         Relation::Nothing(Nothing::VolumeGone(proof)) => {
-            return destroy(case, Action::Recreate, format!("its volume is gone: {proof}"));
+            return destroy(
+                case,
+                member,
+                Action::Recreate,
+                format!("its volume is gone: {proof}"),
+            );
         }
         Relation::Nothing(Nothing::Joining) => {
             return conduct(Action::Wait, "it is being cloned for the first time");
@@ -198,6 +203,7 @@ fn replica(case: &Case<'_>, member: &Member<'_>) -> Conduct {
         (Relation::Nothing(Nothing::Unfinished(why)), _) if subject.running() == Some(false) => {
             return destroy(
                 case,
+                member,
                 Action::Reseed,
                 format!("it is an unfinished base backup: {why}"),
             );
@@ -206,7 +212,7 @@ fn replica(case: &Case<'_>, member: &Member<'_>) -> Conduct {
             return conduct(Action::Wait, "its PGDATA is empty, and a server runs");
         }
         (Relation::Nothing(Nothing::Empty), _) => {
-            return destroy(case, Action::Reseed, "its PGDATA is empty");
+            return destroy(case, member, Action::Reseed, "its PGDATA is empty");
         }
         (Relation::SeenByPrimary(_) | Relation::Remembered(_), _) => return unreadable(member),
         (_, Supply::CatchingUp) => return conduct(Action::Wait, "the primary sends it what it missed"),
@@ -245,6 +251,7 @@ fn settled(case: &Case<'_>, member: &Member<'_>, supply: &Supply) -> Option<Cond
         return Some(
             destroy(
                 case,
+                member,
                 Action::Reseed,
                 "its control file is not readable, so its server cannot start",
             )
@@ -269,10 +276,11 @@ fn settled(case: &Case<'_>, member: &Member<'_>, supply: &Supply) -> Option<Cond
     let still = supply::stands_still(subject.ev.standing_since, now, ARCHIVE_STALL_MS);
     match (archived, subject.recovers()) {
         (false, _) => Some(
-            destroy(case, Action::Reseed, reason).because("no archive is configured that could serve it"),
+            destroy(case, member, Action::Reseed, reason)
+                .because("no archive is configured that could serve it"),
         ),
         (true, true) if still => Some(
-            destroy(case, Action::Reseed, reason)
+            destroy(case, member, Action::Reseed, reason)
                 .because("the archive does not serve it either: it runs and stands still"),
         ),
         (true, true) => Some(conduct(Action::Wait, reason).because("the archive may still serve it")),
@@ -375,10 +383,10 @@ fn off_timeline(case: &Case<'_>, member: &Member<'_>, parted: Option<&Parted>) -
         .and_then(|parted| parted.fork)
         .or_else(|| subject.position.map(|position| position.lsn));
     if fork.is_some_and(|fork| rewindable(subject, fork)) {
-        return destroy(case, Action::Rewind, reason)
+        return destroy(case, member, Action::Rewind, reason)
             .because("its WAL reaches back to its last checkpoint before the fork");
     }
-    destroy(case, Action::Reseed, reason).because("a rewind is not proven to be possible")
+    destroy(case, member, Action::Reseed, reason).because("a rewind is not proven to be possible")
 }
 
 /// `pg_rewind` needs hint bits in WAL or checksums, an orderly shutdown (a running server can be shut down), and WAL back to
@@ -401,7 +409,16 @@ fn rewindable(subject: &Subject<'_>, fork: hasteward_proto::primitive::Lsn) -> b
 }
 
 /// Something that erases data needs a primary that serves, so that there is a copy to put in its place.
-fn destroy(case: &Case<'_>, action: Action, reason: impl Into<String>) -> Conduct {
+fn destroy(case: &Case<'_>, member: &Member<'_>, action: Action, reason: impl Into<String>) -> Conduct {
+    if let Some(((timeline, at), _)) = relation::abandoned(&member.subject) {
+        return conduct(
+            Action::Blocked,
+            format!(
+                "its pg_wal holds WAL of timeline {timeline} past {at} that may hold commits nobody else has"
+            ),
+        )
+        .because(reason);
+    }
     match case.donor() {
         Some(_) => conduct(action, reason),
         None => conduct(Action::Blocked, reason)

@@ -41,7 +41,7 @@ pub fn questions(ev: &CnpgEvidence) -> Vec<Question> {
             ask(reader, other, &mut asked);
         }
     }
-    finish(asked)
+    finish(&case, asked)
 }
 
 /// Whose end of WAL must be scanned although their servers answer: a standby that has received nothing since its start may
@@ -87,7 +87,7 @@ fn orphans(case: &Case<'_>) -> Vec<Question> {
             }
         }
     }
-    finish(asked)
+    finish(case, asked)
 }
 
 fn ask(first: &Reader<'_>, second: &Reader<'_>, asked: &mut Vec<Question>) {
@@ -111,7 +111,17 @@ fn ask(first: &Reader<'_>, second: &Reader<'_>, asked: &mut Vec<Question>) {
     );
 }
 
-fn finish(mut asked: Vec<Question>) -> Vec<Question> {
+fn finish(case: &Case<'_>, mut asked: Vec<Question>) -> Vec<Question> {
+    let left = case.members.iter().filter_map(|member| {
+        let subject = &member.subject;
+        let stretch = subject.ev.disk.wal_end.value()?.abandoned?;
+        (!relation::answered(subject, stretch)).then(|| Question {
+            instance: subject.name().clone(),
+            timeline: stretch.0,
+            past: stretch.1,
+        })
+    });
+    asked.extend(left);
     asked.sort();
     asked.dedup();
     asked

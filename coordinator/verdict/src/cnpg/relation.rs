@@ -174,6 +174,31 @@ pub(crate) fn compare(first: &Reader<'_>, second: &Reader<'_>) -> Comparison {
             first_stretches: Vec::new(),
             second_stretches: Vec::new(),
         },
+        Parting::Same
+            if wrote_here(first.subject, first.position.timeline)
+                || wrote_here(second.subject, second.position.timeline) =>
+        {
+            // What it wrote and what it may have followed later lie on one timeline, so no count could tell them apart.
+            let fork = first.lineage.entered();
+            let side = |one: &Reader<'_>| {
+                let wrote = wrote_here(one.subject, one.position.timeline);
+                let stretches = fork.filter(|_| !wrote).map(|fork| one.lineage.past(fork));
+                (
+                    fork.is_none_or(|fork| past(one.position.lsn, fork)),
+                    stretches.unwrap_or_default(),
+                )
+            };
+            let (first_past, first_stretches) = side(first);
+            let (second_past, second_stretches) = side(second);
+            Comparison {
+                fork,
+                first_left: true,
+                first_past,
+                second_past,
+                first_stretches,
+                second_stretches,
+            }
+        }
         Parting::Same if twins(first.subject, second.subject) => {
             // Both were promoted from one parent at one position and drew one number: the files look like one history.
             let fork = first.lineage.entered();
@@ -207,6 +232,27 @@ pub(crate) fn compare(first: &Reader<'_>, second: &Reader<'_>) -> Comparison {
 /// One history, and both wrote it: a timeline has one writer only.
 fn twins(first: &Subject<'_>, second: &Subject<'_>) -> bool {
     first.stood_by() == Some(false) && second.stood_by() == Some(false)
+}
+
+/// It is not the primary, and was seen writing this very timeline and not following it since: another one of this number.
+fn wrote_here(subject: &Subject<'_>, timeline: TimelineId) -> bool {
+    let wrote = subject
+        .ev
+        .last_written
+        .filter(|wrote| wrote.timeline == timeline && !subject.is_primary);
+    wrote.is_some_and(|wrote| {
+        subject
+            .ev
+            .remembered
+            .is_none_or(|seen| seen.timeline != timeline || seen.at <= wrote.at)
+    })
+}
+
+/// WAL that lies past the point where its own history left an older timeline, unless that is proven to hold no commit.
+pub(crate) fn abandoned(subject: &Subject<'_>) -> Option<(Stretch, Worth)> {
+    let stretch = subject.ev.disk.wal_end.value()?.abandoned?;
+    let worth = worth(subject, true, &[stretch]);
+    worth.may_hold().then_some((stretch, worth))
 }
 
 /// `one` is ahead on the history of `other`, whose server runs and sends it WAL: `other` has written on since it was read.
@@ -348,6 +394,11 @@ fn in_doubt(reader: &Reader<'_>, primary: &Reader<'_>) -> bool {
 fn unread(subject: &Subject<'_>, primary: &Reader<'_>, resource: &ClusterResource, why: String) -> Relation {
     if subject.writes() && !subject.is_primary {
         return Relation::Unread(format!("its server accepts writes, and {why}"));
+    }
+    if wrote_here(subject, primary.lineage.timeline()) {
+        return Relation::Unread(format!(
+            "it was seen writing the primary's timeline and not following it since, and {why}"
+        ));
     }
     // What little was read must not contradict: a lower bound past the fork, or a timeline that the primary never had.
     if let Some(position) = subject.position {

@@ -4,7 +4,7 @@ use hasteward_proto::primitive::InstanceName;
 
 use super::{Cleared, Code, Refusal};
 use crate::cnpg::case::{Case, Member, Transition};
-use crate::cnpg::relation::{Nothing, Relation};
+use crate::cnpg::relation::{self, Nothing, Relation};
 use crate::cnpg::subject::Life;
 use crate::cnpg::verdict::judge;
 use crate::cnpg::{Plan, Request, Step};
@@ -296,6 +296,12 @@ fn proof(case: &Case<'_>, request: &Request, step: &Step) -> Vec<Refusal> {
         }
         Action::Rewind | Action::Reseed => {
             refusals.extend(holds_nothing(member));
+            if let Some(((timeline, at), _)) = relation::abandoned(subject) {
+                refusals.push(unless_forced(
+                    Code::SplitBrain,
+                    format!("{name} holds WAL of timeline {timeline} past {at} that may hold commits nobody else has"),
+                ));
+            }
             let same = donor(case)
                 .and_then(|donor| donor.subject.server())
                 .map(|server| server.system_id);

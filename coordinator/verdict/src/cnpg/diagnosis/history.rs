@@ -4,7 +4,7 @@ use hasteward_proto::primitive::UnixMillis;
 
 use super::{Finding, about, bytes, general};
 use crate::cnpg::case::Member;
-use crate::cnpg::relation::{Parted, Relation, Worth};
+use crate::cnpg::relation::{self, Parted, Relation, Worth};
 use crate::cnpg::room;
 use crate::report::{Diagnosis, Severity, VerdictKind};
 
@@ -17,6 +17,7 @@ pub(super) fn find(finding: &Finding<'_, '_>) -> Vec<Diagnosis> {
         found.extend(foreign(finding, member));
         found.extend(lost(finding, member));
         found.extend(backwards(finding, member));
+        found.extend(abandoned(finding, member));
     }
     found.extend(not_primary(finding));
     found
@@ -157,6 +158,30 @@ fn lost(finding: &Finding<'_, '_>, member: &Member<'_>) -> Option<Diagnosis> {
         evidence,
         remedy,
         ..about(member, "cnpg-history-lost", severity, summary)
+    })
+}
+
+/// Bytes of a timeline that its history left earlier: nothing leads to them, and erasing or recycling them ends them.
+fn abandoned(finding: &Finding<'_, '_>, member: &Member<'_>) -> Option<Diagnosis> {
+    let ((timeline, at), worth) = relation::abandoned(&member.subject)?;
+    let name = member.subject.name();
+    let times = worth.span().map_or_else(String::new, |(first, last)| {
+        format!(", from {} to {}", utc(first), utc(last))
+    });
+    let evidence = vec![
+        format!("past {at} on timeline {timeline}: {}{times}", held(worth)),
+        format!("the history of {name} left timeline {timeline} at {at}"),
+    ];
+    let remedy = format!(
+        "copy pg_wal of {name} away before its server recycles it, and decide whether to restore it beside: kubectl get pvc {} -l cnpg.io/instanceName={name}",
+        finding.namespace()
+    );
+    let summary =
+        format!("the pg_wal of {name} holds WAL of timeline {timeline} that no history leads to any more");
+    Some(Diagnosis {
+        evidence,
+        remedy,
+        ..about(member, "cnpg-abandoned-wal", Severity::Warning, summary)
     })
 }
 

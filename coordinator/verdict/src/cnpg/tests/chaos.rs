@@ -263,7 +263,7 @@ fn to_instance(one: &mut InstanceEvidence, change: Change) {
                 timeline: tl(timeline),
                 method,
                 system_id: id.and_then(SystemId::new),
-                abandoned: None,
+                abandoned: (end % 5 == 0).then(|| (tl(timeline), at(end))),
             });
         }
         Change::Control(lsn, timeline, recovered, state, backup) if one.disk.control.value().is_some() => {

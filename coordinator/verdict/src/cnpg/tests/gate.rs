@@ -220,6 +220,21 @@ fn a_wrong_plan_is_refused() {
         Err(Code::Undeterminable)
     );
 
+    // WAL that only it has, on a timeline that its history left.
+    let mut left = oracle::lose_slot();
+    let unforced = request(Some(2), false);
+    let reseed = plan(&left.ev, &unforced);
+    if let Evidence::Known(known) = &mut left.get(2).disk.wal_end {
+        known.value.abandoned = Some((tl(1), at(1000)));
+    }
+    left.answer(|_| Some(1));
+    assert_eq!(
+        clear(&left.ev, &unforced, &reseed)
+            .map(|_| ())
+            .map_err(|refusal| (refusal.code, refusal.overridable)),
+        Err((Code::SplitBrain, true))
+    );
+
     let world = oracle::lose_slot();
     let mut elsewhere = plan(&world.ev, &request(Some(2), false));
     elsewhere.steps[0].instance = name(3);

@@ -483,6 +483,74 @@ fn what_was_received_may_end_inside_a_record() {
     ));
 }
 
+/// Both drew one number; the second one stands by now, with a history that looks the same.
+#[test]
+fn who_was_seen_writing_the_primarys_timeline_is_no_follower_of_it() {
+    let mut world = World::healthy(3);
+    world
+        .elect(2)
+        .leads(2, 2, &[(1, END)], END + 8192)
+        .streams(1)
+        .streams(3)
+        .crash_loop(3);
+    let seen = |at| crate::evidence::cnpg::Remembered {
+        timeline: tl(2),
+        lsn: crate::testing::at(END + 4096),
+        at,
+    };
+    world.get(3).last_written = Some(seen(ago(60_000)));
+    world.get(3).remembered = Some(seen(ago(30_000)));
+    assert_eq!(assess(&world.ev).verdict.kind, VerdictKind::Provable);
+    for before in [None, Some(seen(ago(90_000)))] {
+        world.get(3).remembered = before;
+        world.answer(|_| Some(0));
+        let report = assess(&world.ev);
+        assert_eq!(report.verdict.kind, VerdictKind::LeaderNotPrimary, "{report:#?}");
+        assert_eq!(action(&report, 3), Action::Blocked);
+        world.get(2).commits_past.clear();
+        world.answer(|_| Some(1));
+        assert_eq!(assess(&world.ev).verdict.kind, VerdictKind::Diverged);
+        world.get(2).commits_past.clear();
+        // Unread, it is not excused by a row of its name either.
+        let mut dark = world.clone();
+        dark.streams(3).agent_down(3);
+        dark.get(3).remembered = before;
+        assert_eq!(assess(&dark.ev).verdict.kind, VerdictKind::Undeterminable);
+    }
+}
+
+/// A rewind put the history right and left the old segments where they were.
+#[test]
+fn abandoned_wal_is_counted_told_and_not_erased() {
+    let mut world = oracle::lose_slot();
+    let mut rest = World::healthy(2);
+    for (world, erased) in [(&mut world, true), (&mut rest, false)] {
+        let one = world.get(2);
+        if let Evidence::Known(known) = &mut one.disk.wal_end {
+            known.value.abandoned = Some((tl(1), at(END)));
+        }
+        let asked = Question {
+            instance: name(2),
+            timeline: tl(1),
+            past: at(END),
+        };
+        assert_eq!(questions(&world.ev), [asked]);
+        for (count, told) in [(Some(3), true), (None, true), (Some(0), false)] {
+            world.get(2).commits_past.clear();
+            world.answer(|_| count);
+            let report = assess(&world.ev);
+            assert_eq!(report.verdict.kind, VerdictKind::Provable);
+            assert_eq!(ids(&report).contains(&"cnpg-abandoned-wal"), told);
+            let expected = match (erased, told) {
+                (false, _) => Action::None,
+                (true, true) => Action::Blocked,
+                (true, false) => Action::Reseed,
+            };
+            assert_eq!(action(&report, 2), expected);
+        }
+    }
+}
+
 #[test]
 fn a_primary_that_wrote_since_is_not_excused_by_streaming_before() {
     let mut world = World::healthy(3);
