@@ -1,7 +1,12 @@
 //! [`fork`]: only where it cannot go wrong.
 
+use std::os::fd::OwnedFd;
+
 use nix::errno::Errno;
+use nix::libc::{self, c_long};
 use nix::unistd::{ForkResult, Pid};
+
+use super::mounting::descriptor;
 
 /// Which side this is.
 #[derive(Debug)]
@@ -44,4 +49,24 @@ pub(super) fn fork() -> Result<Fork, ForkError> {
         ForkResult::Parent { child } => Fork::Parent(child),
         ForkResult::Child => Fork::Child,
     })
+}
+
+/// Forks a child of this process's own *parent*, the first process of a new process namespace; true in the new one. Only in a
+/// process that came from [`fork`] and did nothing since.
+pub(super) fn fork_first() -> Result<bool, Errno> {
+    let flags = libc::CLONE_NEWPID | libc::CLONE_PARENT | libc::SIGCHLD;
+    // SAFETY: as fork: this is the only thread, memory is copied, and the child goes on with the same stack.
+    #[allow(
+        unsafe_code,
+        reason = "no wrapper of clone(2) makes a sibling that goes on here"
+    )]
+    let forked = unsafe { libc::syscall(libc::SYS_clone, c_long::from(flags), 0, 0, 0, 0) };
+    Errno::result(forked).map(|pid| pid == 0)
+}
+
+/// A handle of this very process (`pidfd_open(2)`).
+pub(super) fn own_handle() -> Result<OwnedFd, Errno> {
+    // SAFETY: two numbers.
+    #[allow(unsafe_code, reason = "there is no wrapper of pidfd_open(2)")]
+    descriptor(unsafe { libc::syscall(libc::SYS_pidfd_open, c_long::from(std::process::id()), 0) })
 }

@@ -15,7 +15,7 @@ const SET_STRING: c_uint = 1;
 const CREATE: c_uint = 6;
 
 /// A call that gives a descriptor.
-fn descriptor(result: c_long) -> Result<OwnedFd, Errno> {
+pub(super) fn descriptor(result: c_long) -> Result<OwnedFd, Errno> {
     let raw = RawFd::try_from(Errno::result(result)?).map_err(|_| Errno::EBADF)?;
     // SAFETY: the kernel has just made this descriptor for this call; nobody else owns it.
     #[allow(unsafe_code, reason = "a raw system call hands out a plain number")]

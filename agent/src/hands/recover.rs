@@ -7,7 +7,7 @@
 //! pod, and nothing counts if the data directory changed meanwhile.
 //!
 //! Two processes: the *recoverer*, the data's owner with the two capabilities that mounting takes, watches time and room and
-//! cleans up; the server is its child.
+//! cleans up; the server is its child, process 1 of a process namespace of its own, with which all that it started ends.
 
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::Path;

@@ -16,7 +16,7 @@ mod volumes;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::ExitCode;
 
-const TESTS: [(&str, fn()); 23] = [
+const TESTS: [(&str, fn()); 24] = [
     (
         "volumes::a_csi_volume_is_read_where_kubelet_mounts_it",
         volumes::csi,
@@ -79,6 +79,10 @@ const TESTS: [(&str, fn()); 23] = [
     ),
     ("mariadb::a_galera_node_is_read_in_every_state", mariadb::life),
     ("mariadb::what_must_not_be_recovered_is_not", mariadb::refusals),
+    (
+        "mariadb::whatever_a_hostile_server_starts_ends_with_it",
+        mariadb::hostile,
+    ),
 ];
 
 fn main() -> ExitCode {

@@ -86,17 +86,21 @@ impl Stage {
         mount(None::<&str>, to, None::<&str>, flags, None::<&str>).unwrap();
     }
 
+    /// Puts the file `from` in the place of the file `to`.
+    pub(crate) fn cover(&self, from: &Path, to: &Path) {
+        mount(Some(from), to, None::<&str>, MsFlags::MS_BIND, None::<&str>).unwrap();
+        self.mounts.borrow_mut().push(to.to_owned());
+    }
+
     /// A file system in memory, with as many inodes as it takes.
     pub(crate) fn memory(&self, to: &Path) {
+        self.memory_of(to, "size=64m,nr_inodes=0");
+    }
+
+    /// The same, with these options.
+    pub(crate) fn memory_of(&self, to: &Path, options: &str) {
         fs::create_dir_all(to).unwrap();
-        mount(
-            Some("tmpfs"),
-            to,
-            Some("tmpfs"),
-            MsFlags::empty(),
-            Some("size=64m,nr_inodes=0"),
-        )
-        .unwrap();
+        mount(Some("tmpfs"), to, Some("tmpfs"), MsFlags::empty(), Some(options)).unwrap();
         self.mounts.borrow_mut().push(to.to_owned());
     }
 

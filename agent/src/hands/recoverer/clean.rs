@@ -4,6 +4,7 @@ use std::fs;
 use std::os::fd::{AsRawFd, BorrowedFd};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+use std::time::Instant;
 
 /// Upper layer of the overlay.
 pub(in crate::hands) const UPPER: &str = "upper";
@@ -53,25 +54,25 @@ pub(in crate::hands) fn all(run: BorrowedFd<'_>) {
     }
 }
 
-/// Bytes on disk, counted until there are more than `enough`.
-pub(in crate::hands) fn used(run: BorrowedFd<'_>, enough: u64) -> u64 {
+/// Bytes on disk, counted until there are more than `enough`, or until then.
+pub(in crate::hands) fn used(run: BorrowedFd<'_>, enough: u64, until: Instant) -> u64 {
     let mut bytes = 0;
-    count(&path(run, UPPER), DEPTH, enough, &mut bytes);
+    count(&path(run, UPPER), DEPTH, (enough, until), &mut bytes);
     bytes
 }
 
-fn count(directory: &Path, depth: usize, enough: u64, bytes: &mut u64) {
+fn count(directory: &Path, depth: usize, (enough, until): (u64, Instant), bytes: &mut u64) {
     let Ok(entries) = fs::read_dir(directory) else {
         return;
     };
     for entry in entries.flatten() {
         let Ok(found) = entry.metadata() else { continue };
         *bytes = bytes.saturating_add(found.blocks().saturating_mul(512));
-        if *bytes > enough {
+        if *bytes > enough || Instant::now() > until {
             return;
         }
         if found.is_dir() && depth > 0 {
-            count(&entry.path(), depth - 1, enough, bytes);
+            count(&entry.path(), depth - 1, (enough, until), bytes);
         }
     }
 }

@@ -1,6 +1,7 @@
 //! The recoverer and its child, the server: see [`super::recover`].
 
 pub(super) mod clean;
+mod namespace;
 mod overlay;
 mod server;
 
@@ -11,13 +12,12 @@ use std::time::{Duration, Instant};
 use nix::errno::Errno;
 use nix::fcntl::OFlag;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use nix::sched::{CloneFlags, setns};
 use nix::sys::prctl;
 use nix::sys::signal::{Signal, kill};
+use nix::sys::statvfs::fstatvfs;
 use nix::sys::wait::{WaitStatus, waitpid};
 use nix::unistd::{Pid, pipe2};
 
-use super::fork::{Fork, fork};
 use super::privilege::become_recoverer;
 use super::verb::{RecoverError, RecoveryRun};
 
@@ -84,25 +84,14 @@ pub(super) fn run(plan: &Plan, run: BorrowedFd<'_>) -> Report {
 fn carry_out(plan: &Plan, run: BorrowedFd<'_>) -> Report {
     let overlay = overlay::make(plan, run)?;
     let (log, write) = pipe2(OFlag::O_CLOEXEC).map_err(|errno| step("pipe", errno))?;
-    // Its child, not itself, will be in the container's process namespace, where /proc is that of the container.
-    setns(&plan.container.processes, CloneFlags::CLONE_NEWPID)
-        .map_err(|errno| step("the container's process namespace (needs CAP_SYS_ADMIN)", errno))?;
-    let server = match fork().map_err(|error| RecoverError::Step {
-        step: "server".to_owned(),
-        detail: error.to_string(),
-    })? {
-        Fork::Child => {
-            drop(log);
-            server::exec(plan, &overlay, write)
-        }
-        Fork::Parent(server) => server,
-    };
+    let free = free(run);
+    let server = namespace::begin(&plan.container.processes, || server::exec(plan, &overlay, &write))?;
     drop((write, overlay));
-    let watched = watch(plan, run, log);
-    // Ended or not: it must not outlive us.
+    let watched = watch(plan, run, log, free);
+    // Ended or not: neither it nor anything that it started must outlive us.
     let _ = kill(server, Signal::SIGKILL);
     let exit = reap(server);
-    let scratch_bytes = clean::used(run, u64::MAX);
+    let scratch_bytes = clean::used(run, u64::MAX, plan.until);
     watched.map(|log| RecoveryRun {
         log,
         exit,
@@ -112,7 +101,12 @@ fn carry_out(plan: &Plan, run: BorrowedFd<'_>) -> Report {
 }
 
 /// The server's output until it closes it, or until time or room are used up.
-fn watch(plan: &Plan, run: BorrowedFd<'_>, log: OwnedFd) -> Result<String, RecoverError> {
+fn watch(
+    plan: &Plan,
+    run: BorrowedFd<'_>,
+    log: OwnedFd,
+    free_before: Option<u64>,
+) -> Result<String, RecoverError> {
     let mut log = std::fs::File::from(log);
     let mut kept: Vec<u8> = Vec::new();
     let mut buffer = vec![0; 16 * 1024];
@@ -127,7 +121,13 @@ fn watch(plan: &Plan, run: BorrowedFd<'_>, log: OwnedFd) -> Result<String, Recov
         }
         if now.duration_since(counted) >= WATCH {
             counted = now;
-            if clean::used(run, plan.scratch_max) > plan.scratch_max {
+            // Files without a name are counted by the room that they take, which others on that file system take too.
+            let taken = free_before
+                .zip(free(run))
+                .map(|(before, now)| before.saturating_sub(now));
+            if clean::used(run, plan.scratch_max, plan.until) > plan.scratch_max
+                || taken.is_some_and(|taken| taken > plan.scratch_max)
+            {
                 return Err(RecoverError::NoRoom(format!(
                     "the recovery wrote more than {} bytes beside the data directory",
                     plan.scratch_max
@@ -153,6 +153,12 @@ fn watch(plan: &Plan, run: BorrowedFd<'_>, log: OwnedFd) -> Result<String, Recov
     }
     let from = kept.len().saturating_sub(LOG_MAX);
     Ok(String::from_utf8_lossy(&kept[from..]).into_owned())
+}
+
+/// Bytes free on the file system of `run`.
+fn free(run: BorrowedFd<'_>) -> Option<u64> {
+    let found = fstatvfs(run).ok()?;
+    Some(found.blocks_free().saturating_mul(found.fragment_size()))
 }
 
 fn last_line(log: &[u8]) -> String {

@@ -24,7 +24,7 @@ use super::Plan;
 const BUFFER_POOL: &str = "64M";
 
 /// Never returns: a server, or a line in `log` and exit code 127.
-pub(super) fn exec(plan: &Plan, overlay: &OwnedFd, log: OwnedFd) -> ! {
+pub(super) fn exec(plan: &Plan, overlay: &OwnedFd, log: &OwnedFd) -> ! {
     let mut shown = log.try_clone().map(std::fs::File::from).ok();
     let Err((step, errno)) = become_server(plan, overlay, log);
     if let Some(log) = &mut shown {
@@ -35,14 +35,13 @@ pub(super) fn exec(plan: &Plan, overlay: &OwnedFd, log: OwnedFd) -> ! {
 
 type Step = (&'static str, Errno);
 
-fn become_server(plan: &Plan, overlay: &OwnedFd, log: OwnedFd) -> Result<Infallible, Step> {
+fn become_server(plan: &Plan, overlay: &OwnedFd, log: &OwnedFd) -> Result<Infallible, Step> {
     let at = |step: &'static str| move |errno| (step, errno);
     prctl::set_pdeathsig(Signal::SIGKILL).map_err(at("death signal"))?;
     let null = open("/dev/null", OFlag::O_RDWR | OFlag::O_CLOEXEC, Mode::empty()).map_err(at("/dev/null"))?;
     dup2_stdin(&null).map_err(at("standard input"))?;
-    dup2_stdout(&log).map_err(at("standard output"))?;
-    dup2_stderr(&log).map_err(at("standard error"))?;
-    drop(log);
+    dup2_stdout(log).map_err(at("standard output"))?;
+    dup2_stderr(log).map_err(at("standard error"))?;
 
     setns(&plan.container.mounts, CloneFlags::CLONE_NEWNS).map_err(at("the container's mount namespace"))?;
     let (wanted, here) = (
@@ -76,6 +75,8 @@ fn become_server(plan: &Plan, overlay: &OwnedFd, log: OwnedFd) -> Result<Infalli
 
     become_nothing_more().map_err(at("giving up capabilities"))?;
     setrlimit(Resource::RLIMIT_CORE, 0, 0).map_err(at("no core dump"))?;
+    setrlimit(Resource::RLIMIT_FSIZE, plan.scratch_max, plan.scratch_max)
+        .map_err(at("a bound of its files"))?;
     let (program, arguments, environment) = command(plan).ok_or(("its command line", Errno::EINVAL))?;
     // Every descriptor but these three closes by itself.
     execve(&program, &arguments, &environment).map_err(at("mariadbd"))

@@ -347,6 +347,47 @@ pub(crate) fn refusals() {
     assert_eq!(contents(&fingerprint(&container.disk)), contents(&before));
 }
 
+/// What an image calls `mariadbd` may be anything: what it starts ends with it, and its files are bounded.
+pub(crate) fn hostile() {
+    let stage = Stage::new();
+    let cgroup = Cgroup::new(&stage);
+    let mut container = Container::new(&stage);
+    let survivor = format!("7777{}", std::process::id());
+    let script = format!(
+        "#!/bin/sh\n(setsid /bin/sleep {survivor} <&- >&- 2>&- &)\n\
+         head -c 100000000000 /dev/zero > /var/lib/mysql/large\necho \"large: $?\"\nulimit -f\nexit 3\n"
+    );
+    let program = stage.at("hostile");
+    fs::write(&program, script).unwrap();
+    fs::set_permissions(&program, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    stage.cover(&program, &container.root.join("usr/sbin/mariadbd"));
+    let tablespace = container.disk.join("ibdata1");
+    fs::write(&tablespace, "x").unwrap();
+    std::os::unix::fs::chown(&tablespace, Some(999), Some(999)).unwrap();
+    stage.memory_of(&stage.at("scratch"), "size=1g");
+    let service = Service::new(container.target(), stage.hands());
+    container.begin(&cgroup, None);
+    container.tell("true");
+    until(PATIENCE, "the container runs", || container.ended());
+
+    let reply = service.recover(When::Always);
+    let (kind, detail) = unread!(reply.recovered, recovered_position_reading);
+    assert_eq!(kind, wire::UnreadKind::ServerError, "{detail}");
+    // A quarter of what is free, in blocks of 512 bytes.
+    assert!(detail.ends_with(": 524288"), "{detail}");
+    let left: Vec<_> = fs::read_dir("/proc")
+        .unwrap()
+        .filter_map(|entry| fs::read(entry.unwrap().path().join("cmdline")).ok())
+        .filter(|command| {
+            command
+                .split(|&b| b == 0)
+                .any(|argument| argument == survivor.as_bytes())
+        })
+        .collect();
+    assert!(left.is_empty(), "{left:?}");
+    nothing_left(&stage);
+}
+
 fn whole_file() -> libc::flock {
     libc::flock {
         l_type: libc::F_WRLCK.try_into().unwrap(),
