@@ -29,6 +29,9 @@ const PROCESSES_MAX: usize = 8192;
 /// Bytes of the command lines of one pod that are kept.
 const COMMANDS_MAX: usize = 16 * 1024 * 1024;
 
+/// Bytes of `/proc/<pid>/cgroup`.
+const CGROUP_MAX: u64 = 64 * 1024;
+
 /// How long a process may have no program and not have ended: it is on its way out, and its memory is being freed.
 const ENDING_TIME: Duration = Duration::from_millis(250);
 
@@ -304,7 +307,7 @@ impl ProcessTable {
         container: Option<&ContainerId>,
     ) -> Result<Look, ProcessError> {
         let outcome = (|| {
-            let cgroup = text(directory, "cgroup", 64 * 1024)?;
+            let cgroup = cgroup(directory)?;
             let in_container = match (membership(&cgroup, pod), container) {
                 (Membership::Elsewhere | Membership::Monitor, _) => return Ok(Look::Not),
                 (Membership::Member(Some(of)), Some(wanted)) if of != *wanted => {
@@ -379,6 +382,40 @@ impl ProcessTable {
 /// What a process's files say once it has ended.
 fn ended(errno: Errno) -> bool {
     matches!(errno, Errno::ENOENT | Errno::ESRCH)
+}
+
+/// Which cgroups a process is in. Version 1 shows a first thread that ended in the root cgroup, while the process goes on
+/// where its other threads are.
+fn cgroup(directory: BorrowedFd<'_>) -> Result<String, Errno> {
+    let first = text(directory, "cgroup", CGROUP_MAX)?;
+    let is_root = |cgroup: &str| cgroup.lines().all(|line| line.ends_with(":/"));
+    if !is_root(&first) {
+        return Ok(first);
+    }
+    let stat = text(directory, "stat", 4096)?;
+    let (state, ..) = stat_fields(&stat).ok_or(Errno::EBADMSG)?;
+    if !matches!(state, "Z" | "X") || has_ended(state, directory)? {
+        return Ok(first);
+    }
+    let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+    for thread in Dir::openat(directory, "task", flags, Mode::empty())?.iter() {
+        let thread = thread?;
+        let Some(name) = thread
+            .file_name()
+            .to_str()
+            .ok()
+            .filter(|name| !name.starts_with('.'))
+        else {
+            continue;
+        };
+        match text(directory, &format!("task/{name}/cgroup"), CGROUP_MAX) {
+            Ok(cgroup) if !is_root(&cgroup) => return Ok(cgroup),
+            Ok(_) => {}
+            Err(errno) if ended(errno) => {}
+            Err(errno) => return Err(errno),
+        }
+    }
+    Ok(first)
 }
 
 /// Whether a process in this state has ended. The state is its first thread's, which may end before the others; the process

@@ -178,6 +178,12 @@ pub(crate) fn first_thread_ended() {
     assert_eq!(found(&stage), Ok(Processes::default()));
     fs::create_dir(directory.join("task/41")).unwrap();
     look(40);
+    // Version 1 has the thread that ended in the root cgroup.
+    fs::write(directory.join("cgroup"), "4:memory:/\n1:name=systemd:/\n0::/\n").unwrap();
+    for (thread, cgroup) in [("40", "4:memory:/\n"), ("41", server.cgroup.as_str())] {
+        fs::write(directory.join("task").join(thread).join("cgroup"), cgroup).unwrap();
+    }
+    look(40);
 
     // No program, and yet not ended.
     fs::remove_dir_all(&directory).unwrap();

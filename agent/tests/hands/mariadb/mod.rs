@@ -189,12 +189,12 @@ pub(crate) fn life() {
         nothing_left(&stage);
     };
     // What a recovery left whose every process was killed goes with the next one.
-    let stale = stage.at("scratch/run-1");
-    fs::create_dir_all(stale.join("upper/d")).unwrap();
-    fs::write(stale.join("upper/d/ibdata1"), "x").unwrap();
-    fs::set_permissions(&stale, std::os::unix::fs::PermissionsExt::from_mode(0o1733)).unwrap();
+    let old_run = stage.at("scratch/run-1");
+    fs::create_dir_all(old_run.join("upper/d")).unwrap();
+    fs::write(old_run.join("upper/d/ibdata1"), "x").unwrap();
+    fs::set_permissions(&old_run, std::os::unix::fs::PermissionsExt::from_mode(0o1733)).unwrap();
     for name in ["upper", "upper/d", "upper/d/ibdata1"] {
-        std::os::unix::fs::chown(stale.join(name), Some(999), Some(999)).unwrap();
+        std::os::unix::fs::chown(old_run.join(name), Some(999), Some(999)).unwrap();
     }
     let position = recovered(&service, When::IfNeeded);
     assert_eq!(position, (uuid.clone(), Some(at)));
