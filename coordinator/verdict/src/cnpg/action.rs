@@ -179,7 +179,7 @@ fn replica(case: &Case<'_>, member: &Member<'_>) -> Conduct {
         return conduct(Action::None, "it streams from the primary");
     }
     if paused(member) {
-        return conduct(Action::None, "somebody paused its replay, and that is respected")
+        return conduct(Action::None, "its replay is paused, and that is respected")
             .because("the primary holds everything of it");
     }
     let supply = supply::of(case, member);

@@ -329,8 +329,11 @@ fn holds_nothing(member: &Member<'_>) -> Option<Refusal> {
         Relation::Contained => return None,
         Relation::Nothing(nothing) => match (nothing, nothing.doubt(&member.subject)) {
             (_, Some(why)) => format!("{name} may hold data: {why}"),
-            (Nothing::Unfinished(_) | Nothing::Empty, None) if member.subject.running() == Some(true) => {
-                format!("{name} runs, and may be replaying its base backup")
+            (Nothing::Unfinished(_), None) if member.subject.running() != Some(false) => {
+                format!("{name} is not known to be down, and may be replaying its base backup")
+            }
+            (Nothing::Empty, None) if member.subject.running() == Some(true) => {
+                format!("{name} runs, and its PGDATA is empty")
             }
             (_, None) => return None,
         },

@@ -175,8 +175,10 @@ fn unfinished(finding: &Finding<'_, '_>, member: &Member<'_>, conduct: &Conduct)
 
 fn replay_paused(finding: &Finding<'_, '_>, member: &Member<'_>, conduct: &Conduct) -> Diagnosis {
     let name = member.subject.name();
+    // PostgreSQL 14 and later pause where a replayed parameter change asks for more than the standby has.
+    let also = "a setting below the primary's (max_connections and the like) pauses replay too, and resuming then ends the server: its log says so";
     Diagnosis {
-        evidence: conduct.reasons.clone(),
+        evidence: conduct.reasons.iter().cloned().chain([also.to_owned()]).collect(),
         remedy: format!(
             "if nobody needs it any more: kubectl exec {} {name} -c postgres -- psql -c 'SELECT pg_wal_replay_resume()'",
             finding.namespace()

@@ -79,6 +79,9 @@ pub(super) enum Change {
     NoResource(UnreadReason),
     System(u64),
     Tool,
+    Moved,
+    Aside(Option<String>),
+    Paused,
 }
 
 fn container() -> impl Strategy<Value = ContainerState> {
@@ -156,6 +159,9 @@ pub(super) fn change() -> impl Strategy<Value = Change> {
         reason().prop_map(Change::NoResource),
         (1u64..3).prop_map(Change::System),
         Just(Change::Tool),
+        Just(Change::Moved),
+        of("pgdata(_1|.old|.incoming-1)").prop_map(Change::Aside),
+        Just(Change::Paused),
     ];
     prop_oneof![first, second]
 }
@@ -196,6 +202,7 @@ pub(super) fn lose(one: &mut InstanceEvidence, item: usize, reason: Option<Unrea
 /// Put `change` in, at `c-<n>` where it is about an instance.
 pub(super) fn apply(world: &mut World, n: u32, change: Change) {
     to_cluster(world, n, &change);
+    beside(world.get(n), &change);
     to_instance(world.get(n), change);
 }
 
@@ -224,6 +231,9 @@ fn to_cluster(world: &mut World, n: u32, change: &Change) {
             _ => {}
         }
     }
+    if matches!(change, Change::Moved) {
+        world.ev.roles_moved = true;
+    }
     if let Change::NoResource(reason) = change {
         world.ev.resource = Evidence::unread(*reason, "not read");
     }
@@ -242,6 +252,18 @@ fn to_cluster(world: &mut World, n: u32, change: &Change) {
     if let Change::Counted(count) = change {
         let count = *count;
         world.answer(|_| count);
+    }
+}
+
+fn beside(one: &mut InstanceEvidence, change: &Change) {
+    match change {
+        Change::Aside(path) => one.disk.leftovers = known(path.iter().cloned().collect()),
+        Change::Paused => {
+            if let Evidence::Known(known) = &mut one.server {
+                known.value.replay_paused = true;
+            }
+        }
+        _ => {}
     }
 }
 

@@ -220,6 +220,20 @@ fn a_wrong_plan_is_refused() {
         Err(Code::Undeterminable)
     );
 
+    // Its server runs and refuses everybody: it may be replaying the base backup that it was made from.
+    let mut replays = oracle::crash_loop();
+    replays.get(2).disk.backup_label = crate::testing::known(crate::testing::label("streamed"));
+    let unforced = request(Some(2), false);
+    let reseed = plan(&replays.ev, &unforced);
+    assert_eq!(reseed.steps[0].action, Action::Reseed);
+    replays.get(2).disk.processes = World::healthy(3).get(2).disk.processes.clone();
+    assert_eq!(
+        clear(&replays.ev, &unforced, &reseed)
+            .map(|_| ())
+            .map_err(|refusal| refusal.code),
+        Err(Code::Undeterminable)
+    );
+
     // WAL that only it has, on a timeline that its history left.
     let mut left = oracle::lose_slot();
     let unforced = request(Some(2), false);

@@ -447,6 +447,15 @@ fn what_was_seen_may_excuse_and_only_on_the_right_timeline() {
     // It may have been the primary of timeline 2 in between.
     assert_eq!(seen(1, END - 5000), VerdictKind::Undeterminable);
     assert_eq!(seen(7, END), VerdictKind::Undeterminable);
+    // The reason says why a sighting is not enough.
+    let mut world = oracle::node_down();
+    world.elect(1).leads(1, 2, &[(1, END)], END + 4096).streams(3);
+    let report = assess(&world.ev);
+    assert_eq!((report.exit_code(), action(&report, 2)), (4, Action::Blocked));
+    assert!(
+        report.verdict.reasons[0].contains("may have gone on from there"),
+        "{report:#?}"
+    );
 }
 
 /// An ordinary failover: the sender was cut off inside a record, and nobody committed anything there.

@@ -189,6 +189,49 @@ fn sound(ev: &CnpgEvidence, report: &TriageReport) -> Result<(), TestCaseError> 
     Ok(())
 }
 
+/// Nothing is done without a primary that serves, on evidence of two worlds, or to what was not read; and none of it is
+/// passed over in silence.
+fn careful(ev: &CnpgEvidence, report: &TriageReport) -> Result<(), TestCaseError> {
+    let find = |wanted: &InstanceName| ev.instances.iter().find(|one| one.name == *wanted);
+    let primary = ev
+        .resource
+        .value()
+        .and_then(|resource| resource.current_primary.as_ref());
+    let resource = ev.resource.value();
+    let asleep = resource.is_some_and(|resource| resource.hibernation);
+    let serves = primary
+        .and_then(find)
+        .and_then(|one| one.server.value())
+        .is_some_and(|server| {
+            server.in_recovery == resource.is_some_and(|resource| resource.replica_cluster)
+                || !server.in_recovery
+        });
+    prop_assert!(
+        report.exit_code() != 0 || serves || asleep,
+        "nothing is said of a primary that does not serve"
+    );
+    prop_assert!(
+        serves || report.instances.iter().all(|one| rank(one.action) == 0),
+        "nothing is done without a primary that serves"
+    );
+    prop_assert!(
+        !ev.roles_moved || report.instances.iter().all(|one| rank(one.action) == 0),
+        "nothing is done on evidence of two worlds"
+    );
+    for one in &report.instances {
+        let erased = matches!(one.action, Action::Rewind | Action::Reseed);
+        let unread = find(&one.instance).is_some_and(|ev| {
+            dark(ev) && !ev.disk.wal_end.is_absent() && ev.disk.backup_label.value().is_none()
+        });
+        prop_assert!(
+            !erased || !unread,
+            "{} is erased and nothing of it was read",
+            one.instance
+        );
+    }
+    Ok(())
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 3000, failure_persistence: None, ..ProptestConfig::default() })]
 
@@ -196,6 +239,7 @@ proptest! {
     fn whatever_comes_is_judged_soundly(world in chaos(), turn in any::<Index>()) {
         let report = assess(&world.ev);
         sound(&world.ev, &report)?;
+        careful(&world.ev, &report)?;
         let mut turned = world.ev.clone();
         let middle = turn.index(turned.instances.len());
         turned.instances.rotate_left(middle);
