@@ -3,10 +3,10 @@
 mod chaos;
 mod fences;
 mod gate;
+mod held;
 mod history;
 mod oracle;
 mod properties;
-
 mod reading;
 mod supply;
 
