@@ -1,11 +1,12 @@
 //! What to do with each instance, and why.
 
 use super::case::{Case, Member};
-use super::relation::{self, Nothing, Parted, Relation};
+use super::intervention::{destroy, off_timeline, restart};
+use super::relation::{Nothing, Relation};
 use super::subject::{Life, STARTING_MS, Subject};
 use super::supply::{self, ARCHIVE_STALL_MS, Supply};
 use super::{position, room};
-use crate::evidence::cnpg::{AgentPresence, ClusterState, ContainerState};
+use crate::evidence::cnpg::{AgentPresence, ContainerState};
 use crate::report::{Action, Verdict, VerdictKind};
 
 /// A decision about one instance.
@@ -16,7 +17,7 @@ pub(crate) struct Conduct {
     pub(crate) reasons: Vec<String>,
 }
 
-fn conduct(action: Action, reason: impl Into<String>) -> Conduct {
+pub(super) fn conduct(action: Action, reason: impl Into<String>) -> Conduct {
     Conduct {
         action,
         reasons: vec![reason.into()],
@@ -24,7 +25,7 @@ fn conduct(action: Action, reason: impl Into<String>) -> Conduct {
 }
 
 impl Conduct {
-    fn because(mut self, reason: impl Into<String>) -> Self {
+    pub(super) fn because(mut self, reason: impl Into<String>) -> Self {
         self.reasons.push(reason.into());
         self
     }
@@ -357,80 +358,6 @@ pub(crate) fn stuck(subject: &Subject<'_>) -> String {
         (Some(why), _) => why.clone(),
         (None, ContainerState::Waiting { reason, .. }) => reason.clone(),
         (None, _) => "the kubelet has not started it".to_owned(),
-    }
-}
-
-/// Off the primary's history without a commit of its own: promoted, or a former primary that does not come back.
-fn off_timeline(case: &Case<'_>, member: &Member<'_>, parted: Option<&Parted>) -> Conduct {
-    let subject = &member.subject;
-    let reason = match parted {
-        Some(Parted {
-            fork: Some(fork),
-            left: true,
-            ..
-        }) => format!("it was promoted at {fork} and committed nothing since"),
-        Some(Parted { fork: Some(fork), .. }) => {
-            format!("it has WAL past the fork at {fork}, and no commit in it")
-        }
-        _ => "it ran as a primary, is not one any more, and did not come back as a replica".to_owned(),
-    };
-    // A standby that runs finds its way onto the new timeline by itself, once its receiver is connected again.
-    let still = supply::stands_still(subject.ev.standing_since, case.ev.collected_at, STARTING_MS);
-    if subject.running() == Some(true) && !subject.writes() && !subject.stopped() && !still {
-        return conduct(Action::Wait, reason).because("it runs, and has not stood still for long enough");
-    }
-    let fork = parted
-        .and_then(|parted| parted.fork)
-        .or_else(|| subject.position.map(|position| position.lsn));
-    if fork.is_some_and(|fork| rewindable(subject, fork)) {
-        return destroy(case, member, Action::Rewind, reason)
-            .because("its WAL reaches back to its last checkpoint before the fork");
-    }
-    destroy(case, member, Action::Reseed, reason).because("a rewind is not proven to be possible")
-}
-
-/// `pg_rewind` needs hint bits in WAL or checksums, an orderly shutdown (a running server can be shut down), and WAL back to
-/// the last checkpoint before the fork. The control file's own checkpoint is that one only if it lies before the fork.
-fn rewindable(subject: &Subject<'_>, fork: hasteward_proto::primitive::Lsn) -> bool {
-    let (Some(control), Some(wal)) = (subject.ev.disk.control.value(), subject.ev.disk.wal.value()) else {
-        return false;
-    };
-    let orderly = subject.server().is_some()
-        || matches!(
-            control.state,
-            ClusterState::ShutDown | ClusterState::ShutDownInRecovery
-        );
-    let reaches = wal.oldest.is_some_and(|(oldest, _)| oldest <= control.redo);
-    (control.wal_log_hints || control.data_checksums)
-        && orderly
-        && control.checkpoint <= fork
-        && control.redo <= fork
-        && reaches
-}
-
-/// Something that erases data needs a primary that serves, so that there is a copy to put in its place.
-fn destroy(case: &Case<'_>, member: &Member<'_>, action: Action, reason: impl Into<String>) -> Conduct {
-    if let Some(((timeline, at), _)) = relation::abandoned(&member.subject) {
-        return conduct(
-            Action::Blocked,
-            format!(
-                "its pg_wal holds WAL of timeline {timeline} past {at} that may hold commits nobody else has"
-            ),
-        )
-        .because(reason);
-    }
-    match case.donor() {
-        Some(_) => conduct(action, reason),
-        None => conduct(Action::Blocked, reason)
-            .because("the primary does not serve, so there is no healthy donor"),
-    }
-}
-
-/// A replica that is started again needs a primary to follow; and while none serves, the operator may be choosing one.
-fn restart(case: &Case<'_>, reason: impl Into<String>) -> Conduct {
-    match case.donor() {
-        Some(_) => conduct(Action::Restart, reason),
-        None => conduct(Action::Wait, "the primary does not serve").because(reason),
     }
 }
 

@@ -5,6 +5,7 @@
 mod action;
 pub(crate) mod case;
 mod diagnosis;
+mod intervention;
 mod lineage;
 mod plan;
 mod position;
