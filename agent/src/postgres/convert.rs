@@ -239,6 +239,8 @@ impl From<WalEnd> for wire::WalEnd {
             method: method.into(),
             from_lsn: end.from.bytes(),
             system_id: end.system_id.get(),
+            abandoned_timeline: end.abandoned.map_or(0, |(timeline, _)| timeline.get()),
+            abandoned_lsn: end.abandoned.map_or(0, |(_, end)| end.bytes()),
         }
     }
 }

@@ -241,7 +241,7 @@ fn wal_end(w: wire::WalEnd) -> Result<ev::WalEnd, Nonsense> {
             wire::WalScanMethod::Unspecified => return Err(Nonsense("scan method")),
         },
         system_id: SystemId::new(w.system_id),
-        abandoned: None,
+        abandoned: TimelineId::new(w.abandoned_timeline).zip(Lsn::new(w.abandoned_lsn)),
     })
 }
 
