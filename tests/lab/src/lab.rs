@@ -18,7 +18,7 @@ use crate::place::{DEFAULT_ROOT, LabName, Place};
 use crate::supervise::program;
 use crate::unchanged::{Audit, Files, Frozen, Versions};
 use crate::up::{Ownership, up};
-use crate::{cnpg, down, kubernetes};
+use crate::{cnpg, down, galera, kubernetes};
 
 /// How long one run of the command line may take.
 const COMMAND_DEADLINE: Duration = Duration::from_secs(120);
@@ -106,6 +106,11 @@ impl Lab {
         self.container(instance).await?.psql(sql).await
     }
 
+    /// Runs SQL as root on a node of the Galera cluster; one line a row, columns separated by tabs.
+    pub async fn mariadb(&self, pod: &str, sql: &str) -> anyhow::Result<String> {
+        galera::Node::of(&self.client, pod).await?.sql(sql).await
+    }
+
     /// Runs the command line of hasteward with the lab's kubeconfig.
     pub async fn hasteward(&self, arguments: &[&str]) -> anyhow::Result<Output> {
         self.hasteward_as(&self.place.kubeconfig(), arguments).await
@@ -178,6 +183,12 @@ impl Lab {
         for claim in claims.list(&kube::api::ListParams::default()).await? {
             let labels = claim.metadata.labels.unwrap_or_default();
             let owner = labels.get("cnpg.io/instanceName").map(String::as_str);
+            let name = claim.metadata.name.as_deref().unwrap_or_default();
+            // Claims of a StatefulSet are called after their template and their pod.
+            let pod = ["storage-", "galera-"]
+                .iter()
+                .find_map(|template| name.strip_prefix(template));
+            let owner = owner.or(pod);
             if owner.is_some_and(|owner| instances.contains(&owner)) {
                 let volume = claim
                     .spec

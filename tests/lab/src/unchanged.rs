@@ -15,8 +15,9 @@ use nix::sys::signal::Signal;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
-use crate::cnpg;
 use crate::container::Container;
+use crate::galera::Node;
+use crate::{cnpg, galera};
 
 /// Requests that change something.
 const WRITE_VERBS: [&str; 5] = ["create", "update", "patch", "delete", "deletecollection"];
@@ -34,6 +35,15 @@ impl Versions {
                 format!("Cluster/{}", cluster.name_any()),
                 cluster.resource_version().unwrap_or_default(),
             );
+        }
+        // Only labs with MariaDB Galera know the kind.
+        if let Ok(clusters) = galera::clusters(client).list(&ListParams::default()).await {
+            for cluster in clusters {
+                versions.insert(
+                    format!("MariaDB/{}", cluster.name_any()),
+                    cluster.resource_version().unwrap_or_default(),
+                );
+            }
         }
         add::<Pod>(client, &mut versions).await?;
         add::<PersistentVolumeClaim>(client, &mut versions).await?;
@@ -238,7 +248,11 @@ impl Frozen {
     pub async fn freeze(client: &Client, instances: &[&str]) -> anyhow::Result<Self> {
         let mut containers = Vec::new();
         for instance in instances {
-            containers.push(Container::of(client, instance).await?);
+            if galera::owns(instance) {
+                containers.push(Node::of(client, instance).await?.server().await?);
+            } else {
+                containers.push(Container::of(client, instance).await?);
+            }
         }
         // Owned before the first signal: whatever fails on the way, all go on again.
         let frozen = Self(containers);
