@@ -73,11 +73,11 @@ fn manifest(options: &UpOptions) -> Value {
                 "enabled": true,
                 "sst": options.sst.to_string(),
                 "providerOptions": { "gcache.size": "32M" },
-                // The operator's timers, shorter: 10 s, 30 s and minutes by default.
+                // The monitor is quicker than by default (10 s and 30 s).
                 "recovery": {
                     "enabled": true, "clusterMonitorInterval": "2s", "clusterHealthyTimeout": "10s",
-                    "clusterBootstrapTimeout": "3m", "clusterUpscaleTimeout": "1m", "clusterDownscaleTimeout": "1m",
-                    "podRecoveryTimeout": "1m", "podSyncTimeout": "1m",
+                    "clusterBootstrapTimeout": "10m", "clusterUpscaleTimeout": "5m", "clusterDownscaleTimeout": "5m",
+                    "podRecoveryTimeout": "5m", "podSyncTimeout": "5m",
                 },
             },
             // As long as by default: a joiner has two minutes, a node without quorum 30 seconds.

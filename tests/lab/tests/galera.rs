@@ -23,7 +23,8 @@ const GALERA: UpOptions = UpOptions {
     ..UpOptions::NOTHING
 };
 
-const SOON: Duration = Duration::from_secs(120);
+/// Recoveries end servers that wait for peers: each takes its 30 seconds of grace, one after the other.
+const SOON: Duration = Duration::from_secs(240);
 
 struct Cluster {
     lab: Lab,
