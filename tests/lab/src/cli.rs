@@ -152,6 +152,9 @@ pub struct Bench {
     /// Write the line of JSON to this file as well
     #[arg(long, value_name = "FILE")]
     pub output: Option<PathBuf>,
+    /// The programs beside this one are the ones to measure: build nothing
+    #[arg(long, hide = true)]
+    pub prebuilt: bool,
 }
 
 /// `bench-client`

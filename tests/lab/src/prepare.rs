@@ -266,13 +266,28 @@ pub fn workspace() -> PathBuf {
 
 /// Builds the programs that run in a lab, in the profile of this one.
 pub async fn programs() -> anyhow::Result<()> {
+    build(is_release()).await
+}
+
+/// Builds them for release, the lab itself included; the lab's path.
+pub async fn release() -> anyhow::Result<PathBuf> {
+    build(true).await?;
+    let here = std::env::current_exe().context("this program's path")?;
+    let target = here
+        .parent()
+        .and_then(Path::parent)
+        .context("this program is not in a target directory")?;
+    Ok(target.join("release/hasteward-lab"))
+}
+
+async fn build(release: bool) -> anyhow::Result<()> {
     let mut command = Command::new(cargo());
     command.arg("build").arg("--bins").current_dir(workspace());
     for package in PROGRAMS {
         command.args(["--package", package]);
     }
-    if is_release() {
-        command.arg("--release");
+    if release {
+        command.args(["--release", "--package", env!("CARGO_PKG_NAME")]);
     }
     let status = command
         .stdin(Stdio::null())
