@@ -11,12 +11,7 @@ use kube::ResourceExt as _;
 use kube::api::{Api, ListParams, PostParams};
 
 /// Capabilities that write or remove files whatever their mode (capabilities(7)).
-const WRITING: [u32; 4] = [
-    0,  /* CHOWN */
-    1,  /* DAC_OVERRIDE */
-    3,  /* FOWNER */
-    21, /* SYS_ADMIN */
-];
+const WRITING: [u32; 3] = [0 /* CHOWN */, 1 /* DAC_OVERRIDE */, 3 /* FOWNER */];
 
 /// The processes of one agent pod: head and hands.
 struct AgentProcesses {
